@@ -1,0 +1,98 @@
+/** What is published: the state in memory that every request is answered from. */
+import type { SharedBytes } from '../helm/model.ts';
+
+/** One variant of the published index. */
+export interface SnapshotVariant {
+  readonly bytes: SharedBytes;
+  readonly gzip: SharedBytes;
+  /** SHA-256 of `bytes`, lower-case hex; the strong validator is made from it. */
+  readonly digest: string;
+}
+
+/** A published revision of one virtual repository; immutable, swapped as a whole. */
+export interface Snapshot {
+  readonly virtual: string;
+  /** SHA-256 of the YAML. */
+  readonly revision: string;
+  readonly yaml: SnapshotVariant;
+  readonly json: SnapshotVariant;
+  /** The table that `findLocation` of `helm/locations.ts` reads. */
+  readonly locations: SharedBytes;
+  readonly locationsDigest: string;
+  /** When this revision was first published, in ms since the epoch. */
+  readonly publishedAt: number;
+  /** When a refresh last confirmed it, in ms since the epoch. */
+  readonly refreshedAt: number;
+  readonly expiresAt: number;
+  readonly charts: number;
+  readonly versions: number;
+  readonly lines: number;
+  readonly conflicts: number;
+}
+
+export type RefreshOutcome = 'published' | 'unchanged' | 'failed';
+
+export type MemberState = 'fresh' | 'not-modified' | 'stale' | 'missing';
+
+/** One member of a virtual repository, as `/api/v1/status` tells it. Times are ISO 8601. */
+export interface MemberStatus {
+  readonly name: string;
+  readonly rank: number;
+  readonly state: MemberState;
+  readonly fetchedAt: string | null;
+  readonly bytes: number;
+  readonly lines: number;
+  readonly records: number;
+  readonly plainRecords: number;
+  readonly leftOut: Readonly<Record<string, number>>;
+  readonly repaired: Readonly<Record<string, number>>;
+  readonly error: { readonly code: string; readonly message: string } | null;
+}
+
+export interface RefreshResult {
+  readonly outcome: RefreshOutcome;
+  readonly revision: string | null;
+  readonly durationMs: number;
+  readonly phases: { readonly fetchMs: number; readonly mergeMs: number; readonly storeMs: number };
+  readonly members: readonly MemberStatus[];
+  readonly error: { readonly code: string; readonly message: string } | null;
+}
+
+/** One virtual repository, as `/api/v1/status` tells it. */
+export interface VirtualStatus {
+  readonly name: string;
+  readonly state: 'warm' | 'stale' | 'cold';
+  readonly revision: string | null;
+  readonly refreshedAt: string | null;
+  readonly expiresAt: string | null;
+  readonly nextRefreshAt: string | null;
+  readonly charts: number;
+  readonly versions: number;
+  readonly bytes: number;
+  readonly lines: number;
+  readonly conflicts: number;
+  readonly lastRefresh: Omit<RefreshResult, 'members' | 'revision'> | null;
+  readonly members: readonly MemberStatus[];
+}
+
+/** A virtual repository as the HTTP server sees it. */
+export interface VirtualRepository {
+  readonly name: string;
+  readonly members: readonly string[];
+  readonly backgroundRefresh: boolean;
+  readonly proxyCharts: boolean;
+  /** What is published now, or null. Never waits. */
+  current(): Snapshot | null;
+  /**
+   * What a request is served from: the published snapshot at once; or, where nothing is stored yet,
+   * or where it has expired and there is no background refresh, the outcome of one rebuild that all
+   * who wait share.
+   * @throws AppError `not-ready` where nothing can be served in time, `no-members`.
+   */
+  acquire(): Promise<{ readonly snapshot: Snapshot; readonly source: 'cache' | 'rebuild' }>;
+  /** Starts a refresh, or joins the running one. `force`: ask upstreams even if not yet due. */
+  refresh(options: { readonly force: boolean }): Promise<RefreshResult>;
+  status(): VirtualStatus;
+  /** Whether readiness need not wait for it any more: it has a snapshot or ended a refresh. */
+  isSettled(): boolean;
+}
