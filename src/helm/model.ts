@@ -20,7 +20,6 @@ export const LEFT_OUT_REASONS = [
   'missing-name',
   'invalid-name',
   'invalid-type',
-  'invalid-api-version',
   'invalid-alias',
   'invalid-maintainer',
   'invalid-dependency',
@@ -106,8 +105,6 @@ export interface PreparedMember {
   /** Records that can be carried. */
   readonly carried: number;
   readonly findings: Findings;
-  /** The newest `created` of a carried record, RFC 3339 in UTC, or null. */
-  readonly newestCreated: string | null;
   /** Chart keys in byte order, UTF-8, one after another in `strings`. */
   readonly strings: SharedBytes;
   /** Per chart, where its key starts in `strings`; one more at the end. Length charts + 1. */
@@ -119,6 +116,10 @@ export interface PreparedMember {
    * resolved against the member's base URL). Length records × 6: start, end, start, end, start, end.
    */
   readonly facts: Int32Array<SharedArrayBuffer>;
+  /** Per record, `created` in whole seconds since the epoch; NaN where there is none. */
+  readonly createdSeconds: Float64Array<SharedArrayBuffer>;
+  /** Per record, the nanoseconds that belong to it. */
+  readonly createdNanos: Int32Array<SharedArrayBuffer>;
   /** By URL policy; only those asked for are there. */
   readonly yaml: Readonly<Partial<Record<UrlPolicy, Rendering>>>;
   readonly json: Readonly<Partial<Record<UrlPolicy, Rendering>>>;

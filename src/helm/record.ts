@@ -1,0 +1,497 @@
+/**
+ * One record, read against Helm's own types: what Helm would hold, what had to be repaired for it,
+ * or why the record cannot be carried. Used for every record that is not plain.
+ *
+ * Source of the types and rules: `ChartVersion` of Helm's `pkg/repo/v1/index.go`, `Metadata`,
+ * `Maintainer`, `Dependency` and their `Validate` of `pkg/chart/v2`; decoding is that of Go's
+ * `encoding/json`: keys match whatever their case, and null leaves a field as it is.
+ */
+import { type Instant, parseCreated, repairCreated } from './created.ts';
+import { quote, type Written, writeList, writeMap, writeScalar } from './json-text.ts';
+import type { LeftOutReason, RepairReason } from './model.ts';
+import type { MapValue, Value, ValueEntry } from './value.ts';
+import { isVersion } from './version.ts';
+
+/** A repair, before it is known where in the member it stands. */
+export interface Repair {
+  readonly reason: RepairReason;
+  readonly detail: string;
+  /** Where in the text that the value was read from, or -1. */
+  readonly offset: number;
+}
+
+/** A record that can be carried. */
+export interface DecodedRecord {
+  readonly kind: 'record';
+  /** Every field but `urls`, in the order written. */
+  readonly fields: readonly (readonly [string, Written])[];
+  readonly version: string;
+  readonly digest: string;
+  /** At least one. */
+  readonly urls: readonly string[];
+  readonly created: Instant | null;
+  readonly repairs: readonly Repair[];
+}
+
+/** A record that cannot. */
+export interface RejectedRecord {
+  readonly kind: 'rejected';
+  readonly reason: LeftOutReason;
+  readonly detail: string;
+  readonly version: string | null;
+}
+
+type FieldKind =
+  | 'string'
+  | 'converted'
+  | 'strings'
+  | 'urls'
+  | 'bool'
+  | 'created'
+  | 'maintainers'
+  | 'dependencies'
+  | 'annotations'
+  | 'anything';
+
+type FieldTable = ReadonlyMap<string, FieldKind>;
+
+/**
+ * `string`: a string, and nothing else. `converted`: a string of `ChartVersion` itself; there,
+ * sigs.k8s.io/yaml turns a number or boolean into its own spelling. In the embedded `Metadata` it
+ * looks for the target type one level too high and does not.
+ */
+export const RECORD_FIELDS: FieldTable = new Map<string, FieldKind>([
+  ['name', 'string'],
+  ['home', 'string'],
+  ['sources', 'strings'],
+  ['version', 'string'],
+  ['description', 'string'],
+  ['keywords', 'strings'],
+  ['maintainers', 'maintainers'],
+  ['icon', 'string'],
+  ['apiVersion', 'string'],
+  ['condition', 'string'],
+  ['tags', 'string'],
+  ['appVersion', 'string'],
+  ['deprecated', 'bool'],
+  ['annotations', 'annotations'],
+  ['kubeVersion', 'string'],
+  ['dependencies', 'dependencies'],
+  ['type', 'string'],
+  ['urls', 'urls'],
+  ['created', 'created'],
+  ['removed', 'bool'],
+  ['digest', 'converted'],
+  ['checksum', 'converted'],
+  ['engine', 'converted'],
+  ['tillerVersion', 'converted'],
+  ['url', 'converted'],
+]);
+
+export const MAINTAINER_FIELDS: FieldTable = new Map<string, FieldKind>([
+  ['name', 'string'],
+  ['email', 'string'],
+  ['url', 'string'],
+]);
+
+export const DEPENDENCY_FIELDS: FieldTable = new Map<string, FieldKind>([
+  ['name', 'string'],
+  ['version', 'string'],
+  ['repository', 'string'],
+  ['condition', 'string'],
+  ['tags', 'strings'],
+  ['enabled', 'bool'],
+  ['import-values', 'anything'],
+  ['alias', 'string'],
+]);
+
+/** `aliasNameFormat` of Helm's `pkg/chart/v2/chart.go`. */
+const ALIAS = /^[a-zA-Z0-9_-]+$/;
+
+/** What `sanitizeString` of Helm's `metadata.go` removes: neither space nor printable. */
+const NOT_PRINTABLE = /[^\s\u0085\p{L}\p{M}\p{N}\p{P}\p{S}]/gu;
+
+const TRUE_TEXT = /^(?:true|yes|on|y|1)$/i;
+const FALSE_TEXT = /^(?:false|no|off|n|0)$/i;
+
+/** Letters that Go's case folding takes for `k` and `s`. */
+function foldCase(key: string): string {
+  return key.toLowerCase().replaceAll('\u212a', 'k').replaceAll('\u017f', 's');
+}
+
+const FOLDED = new WeakMap<FieldTable, Map<string, string>>();
+
+/** The field that Go's decoder would fill from `key`, or null. */
+function fieldOf(table: FieldTable, key: string): string | null {
+  if (table.has(key)) return key;
+  let folded = FOLDED.get(table);
+  if (folded === undefined) {
+    folded = new Map([...table.keys()].map((name) => [foldCase(name), name]));
+    FOLDED.set(table, folded);
+  }
+  return folded.get(foldCase(key)) ?? null;
+}
+
+/** How decoding says that a record cannot be carried. */
+class Rejection extends Error {
+  readonly reason: LeftOutReason;
+  readonly detail: string;
+
+  constructor(reason: LeftOutReason, detail: string) {
+    super(detail);
+    this.reason = reason;
+    this.detail = detail;
+  }
+}
+
+/** How a document is decoded: Helm refuses an unknown or repeated key in YAML, and not in JSON. */
+export type Syntax = 'yaml' | 'json';
+
+/** Reads one record. Never throws for what a member wrote. */
+export function decodeRecord(value: Value, syntax: Syntax): DecodedRecord | RejectedRecord {
+  if (value.kind !== 'map') {
+    const detail =
+      value.kind === 'null' ? 'an empty record' : `a ${value.kind} where a record belongs`;
+    return { kind: 'rejected', reason: 'not-a-record', detail, version: null };
+  }
+  const decoder = new RecordDecoder(syntax);
+  try {
+    return decoder.decode(value);
+  } catch (error) {
+    if (!(error instanceof Rejection)) throw error;
+    const { reason, detail } = error;
+    return { kind: 'rejected', reason, detail, version: decoder.version || null };
+  }
+}
+
+class RecordDecoder {
+  version = '';
+  readonly #syntax: Syntax;
+  readonly #repairs: Repair[] = [];
+  #created: Instant | null = null;
+
+  constructor(syntax: Syntax) {
+    this.#syntax = syntax;
+  }
+
+  decode(value: MapValue): DecodedRecord {
+    const fields = new Map<string, Written>();
+    const texts = new Map<string, string>();
+    let urls: readonly string[] = [];
+    for (const [field, entry] of this.#selectFields(value, RECORD_FIELDS, '')) {
+      const kind = RECORD_FIELDS.get(field)!;
+      if (kind === 'urls') {
+        urls = this.#strings(entry, 'urls', true) ?? urls;
+        continue;
+      }
+      if (kind === 'string' || kind === 'converted') {
+        const text = this.#string(entry, field, kind === 'converted');
+        if (text === null) continue;
+        texts.set(field, text);
+        fields.set(field, writeScalar(quote(text)));
+        continue;
+      }
+      const written = this.#field(entry, field, kind);
+      if (written !== null) fields.set(field, written);
+    }
+    this.version = texts.get('version') ?? '';
+    this.#validate(texts, urls);
+    return {
+      kind: 'record',
+      fields: [...fields],
+      version: this.version,
+      digest: texts.get('digest') ?? '',
+      urls,
+      created: this.#created,
+      repairs: this.#repairs,
+    };
+  }
+
+  /** `Validate` of Helm's metadata, and our own rule that a record leads somewhere. */
+  #validate(texts: ReadonlyMap<string, string>, urls: readonly string[]): void {
+    const name = (texts.get('name') ?? '').replace(NOT_PRINTABLE, '');
+    if (name === '') throw new Rejection('missing-name', 'no name');
+    if (name === '.' || name === '..' || name.includes('/')) {
+      throw new Rejection('invalid-name', `name ${quote(name)}`);
+    }
+    if (this.version === '') throw new Rejection('missing-version', 'no version');
+    const bytes = Buffer.from(this.version, 'utf8');
+    if (!isVersion(bytes, 0, bytes.length)) {
+      throw new Rejection('invalid-version', `version ${quote(this.version)}`);
+    }
+    const type = texts.get('type') ?? '';
+    if (type !== '' && type !== 'application' && type !== 'library') {
+      throw new Rejection('invalid-type', `type ${quote(type)}`);
+    }
+    if (urls.length === 0 || urls[0] === '') throw new Rejection('missing-url', 'no URL');
+  }
+
+  #repair(reason: RepairReason, detail: string, offset: number): void {
+    this.#repairs.push({ reason, detail, offset });
+  }
+
+  /**
+   * The entries that Go would decode into a field, in the order in which it would. From YAML, that
+   * is the byte order of the keys, because the document goes through a JSON of sorted keys; the
+   * last one that is not null counts.
+   */
+  #selectFields(
+    value: MapValue,
+    table: FieldTable,
+    within: string,
+  ): Iterable<readonly [string, ValueEntry]> {
+    const selected = new Map<string, ValueEntry>();
+    for (const entry of this.#lastOfEach(value, within)) {
+      const field = fieldOf(table, entry.key);
+      if (field === null) {
+        // JSON is read leniently: an unknown key is no fault there.
+        if (this.#syntax === 'yaml') {
+          this.#repair('unknown-key', `key ${quote(within + entry.key)}`, entry.offset);
+        }
+        continue;
+      }
+      const earlier = selected.get(field);
+      if (earlier !== undefined) {
+        if (entry.value.kind === 'null') continue;
+        const isLater =
+          this.#syntax === 'json' || earlier.value.kind === 'null' || earlier.key < entry.key;
+        if (!isLater) continue;
+      }
+      selected.set(field, entry);
+    }
+    return selected;
+  }
+
+  /** Each key once, the last of its values, where it first stood. */
+  #lastOfEach(value: MapValue, within: string): Iterable<ValueEntry> {
+    const last = new Map<string, ValueEntry>();
+    for (const entry of value.entries) {
+      if (last.has(entry.key)) {
+        this.#repair('repeated-key', `key ${quote(within + entry.key)}`, entry.offset);
+      }
+      last.set(entry.key, entry);
+    }
+    return last.values();
+  }
+
+  #field(entry: ValueEntry, field: string, kind: FieldKind): Written | null {
+    switch (kind) {
+      case 'strings': {
+        const items = this.#strings(entry, field, false);
+        return items === null ? null : writeList(items.map((item) => writeScalar(quote(item))));
+      }
+      case 'bool': {
+        const flag = this.#bool(entry, field);
+        return flag === null ? null : writeScalar(String(flag));
+      }
+      case 'created':
+        return this.#createdField(entry);
+      case 'maintainers':
+        return this.#structs(entry, field, MAINTAINER_FIELDS, 'invalid-maintainer');
+      case 'dependencies':
+        return this.#structs(entry, field, DEPENDENCY_FIELDS, 'invalid-dependency');
+      case 'annotations':
+        return this.#annotations(entry, field);
+      default:
+        return this.#anyList(entry, field);
+    }
+  }
+
+  #dropped(entry: ValueEntry, field: string): null {
+    this.#repair('wrong-type', `${field}: a ${entry.value.kind}, left out`, entry.offset);
+    return null;
+  }
+
+  #string(entry: ValueEntry, field: string, isConverted: boolean): string | null {
+    const { value } = entry;
+    switch (value.kind) {
+      case 'string':
+        return value.value;
+      case 'null':
+        return null;
+      case 'list':
+      case 'map':
+        return this.#dropped(entry, field);
+      default:
+        return this.#scalarText(value, field, entry.offset, isConverted);
+    }
+  }
+
+  /** The string for a number or boolean: Helm's where it converts, else what is written. */
+  #scalarText(
+    value: Extract<Value, { kind: 'number' | 'bool' | 'not-json' }>,
+    field: string,
+    offset: number,
+    isConverted: boolean,
+  ): string {
+    const raw = value.kind === 'number' ? value.number.raw : value.raw;
+    if (isConverted && this.#syntax === 'yaml') {
+      if (value.kind === 'number') return value.number.text;
+      return value.kind === 'bool' ? String(value.value) : value.text;
+    }
+    this.#repair('unquoted-string', `${field}: ${raw}`, offset);
+    return raw;
+  }
+
+  #strings(entry: ValueEntry, field: string, isConverted: boolean): readonly string[] | null {
+    const { value, offset } = entry;
+    if (value.kind === 'null') return null;
+    if (value.kind === 'map') return this.#dropped(entry, field);
+    let items: readonly Value[];
+    if (value.kind === 'list') {
+      items = value.items;
+    } else {
+      this.#repair('wrong-type', `${field}: a list of one`, offset);
+      items = [value];
+    }
+    const texts: string[] = [];
+    for (const item of items) {
+      const text = this.#string({ key: field, value: item, offset }, field, isConverted);
+      if (text !== null) texts.push(text);
+      else if (item.kind === 'null') texts.push('');
+    }
+    return texts;
+  }
+
+  #bool(entry: ValueEntry, field: string): boolean | null {
+    const { value } = entry;
+    if (value.kind === 'bool') return value.value;
+    if (value.kind === 'null') return null;
+    const text =
+      value.kind === 'string' ? value.value : value.kind === 'number' ? value.number.text : '';
+    const isTrue = TRUE_TEXT.test(text);
+    if (!isTrue && !FALSE_TEXT.test(text)) return this.#dropped(entry, field);
+    this.#repair('wrong-type', `${field}: ${quote(text)}`, entry.offset);
+    return isTrue;
+  }
+
+  #createdField(entry: ValueEntry): Written | null {
+    const { value, offset } = entry;
+    if (value.kind === 'null') return null;
+    const text = value.kind === 'string' ? value.value : null;
+    let spelling = text;
+    let instant = text === null ? null : parseCreated(text);
+    if (instant === null) {
+      spelling = text === null ? null : repairCreated(text);
+      instant = spelling === null ? null : parseCreated(spelling);
+      this.#repair('invalid-created', `created: ${text ?? `a ${value.kind}`}`, offset);
+    }
+    if (instant === null || spelling === null) return null;
+    this.#created = instant;
+    return writeScalar(quote(spelling));
+  }
+
+  #structs(
+    entry: ValueEntry,
+    field: string,
+    table: FieldTable,
+    reason: LeftOutReason,
+  ): Written | null {
+    const { value, offset } = entry;
+    if (value.kind === 'null') return null;
+    const isNamed =
+      value.kind === 'map' && value.entries.some(({ key }) => foldCase(key) === 'name');
+    let items: readonly Value[];
+    if (value.kind === 'list') {
+      items = value.items;
+    } else if (isNamed || value.kind === 'string') {
+      this.#repair('wrong-type', `${field}: a list of one`, offset);
+      items = [value];
+    } else {
+      return this.#dropped(entry, field);
+    }
+    const written: Written[] = [];
+    for (const item of items) {
+      const struct = this.#struct({ key: field, value: item, offset }, field, table, reason);
+      if (struct !== null) written.push(struct);
+    }
+    return writeList(written);
+  }
+
+  #struct(
+    entry: ValueEntry,
+    field: string,
+    table: FieldTable,
+    reason: LeftOutReason,
+  ): Written | null {
+    const { value, offset } = entry;
+    // Helm skips a record with an empty node here.
+    if (value.kind === 'null') throw new Rejection(reason, `an empty item in ${field}`);
+    if (value.kind === 'string' && table === MAINTAINER_FIELDS) {
+      this.#repair('wrong-type', `${field}: ${quote(value.value)} taken for a name`, offset);
+      return writeMap([['name', writeScalar(quote(value.value))]]);
+    }
+    if (value.kind !== 'map') return this.#dropped(entry, `an item of ${field}`);
+    const fields: [string, Written][] = [];
+    for (const [name, item] of this.#selectFields(value, table, `${field}.`)) {
+      const kind = table.get(name)!;
+      const path = `${field}.${name}`;
+      if (kind !== 'string') {
+        const written = this.#field(item, path, kind);
+        if (written !== null) fields.push([name, written]);
+        continue;
+      }
+      const text = this.#string(item, path, false);
+      if (text === null) continue;
+      if (name === 'alias' && text !== '' && !ALIAS.test(text)) {
+        throw new Rejection('invalid-alias', `${path}: ${quote(text)}`);
+      }
+      fields.push([name, writeScalar(quote(text))]);
+    }
+    return writeMap(fields);
+  }
+
+  #annotations(entry: ValueEntry, field: string): Written | null {
+    const { value } = entry;
+    if (value.kind === 'null') return null;
+    if (value.kind !== 'map') return this.#dropped(entry, field);
+    const written: [string, Written][] = [];
+    for (const item of this.#lastOfEach(value, `${field}.`)) {
+      if (item.value.kind === 'null') {
+        written.push([item.key, writeScalar('""')]);
+        continue;
+      }
+      // The target type that is looked for one level too high is `Metadata`: an annotation named
+      // like one of its strings is converted.
+      const target = fieldOf(RECORD_FIELDS, item.key);
+      const isConverted = target !== null && RECORD_FIELDS.get(target) === 'string';
+      const text = this.#string(item, `${field}.${item.key}`, isConverted);
+      if (text !== null) written.push([item.key, writeScalar(quote(text))]);
+    }
+    return writeMap(written);
+  }
+
+  /** `import-values`: a list of anything that JSON can say. */
+  #anyList(entry: ValueEntry, field: string): Written | null {
+    const { value, offset } = entry;
+    if (value.kind === 'null') return null;
+    if (value.kind === 'list') return writeList(value.items.map((item) => this.#any(item, field)));
+    this.#repair('wrong-type', `${field}: a list of one`, offset);
+    return writeList([this.#any(value, field)]);
+  }
+
+  #any(value: Value, field: string): Written {
+    switch (value.kind) {
+      case 'null':
+        return writeScalar('null');
+      case 'bool':
+        return writeScalar(String(value.value));
+      case 'number':
+        return writeScalar(value.number.json);
+      case 'string':
+        return writeScalar(quote(value.value));
+      case 'not-json':
+        this.#repair('unquoted-string', `${field}: ${value.raw}`, -1);
+        return writeScalar(quote(value.raw));
+      case 'list':
+        return writeList(value.items.map((item) => this.#any(item, field)));
+      default:
+        return writeMap(
+          [...this.#lastOfEach(value, `${field}.`)].map((item) => [
+            item.key,
+            this.#any(item.value, field),
+          ]),
+        );
+    }
+  }
+}
