@@ -95,6 +95,8 @@ export interface Rendering {
 
 /** A member's index, scanned, validated, ordered and ready to be merged. */
 export interface PreparedMember {
+  /** SHA-256 of the upstream body, lower-case hex. */
+  readonly digest: string;
   /** Size of the upstream body, decompressed. */
   readonly bytes: number;
   readonly lines: number;

@@ -4,6 +4,7 @@
  * it is no index at all.
  */
 import { isUtf8 } from 'node:buffer';
+import { createHash } from 'node:crypto';
 import { AppError } from '../errors.ts';
 import type {
   Finding,
@@ -61,6 +62,7 @@ export function prepareMember(input: PrepareInput): PreparedMember {
   }
   const { lines, lineOf } = countLines(bytes, isCut, findings.offsets());
   return {
+    digest: createHash('sha256').update(original).digest('hex'),
     bytes: input.bytes.byteLength,
     lines,
     records: table.count + findings.rejectedRecords,

@@ -1,4 +1,4 @@
-/** The index engine as the refresh sees it: asynchronous, off the main thread. */
+/** The index engine as the rest of the program sees it: asynchronous, off the main thread. */
 import type {
   MergedIndex,
   MergeInput,
@@ -18,7 +18,9 @@ export interface IndexEngine {
   mergeMembers(input: MergeInput): Promise<MergedIndex>;
   /** Compresses with gzip in a worker, the same bytes for the same input. */
   compress(bytes: SharedBytes): Promise<SharedBytes>;
-  /** What the pool is doing now, for metrics. */
+  /** SHA-256 in a worker, lower-case hex. */
+  digest(bytes: SharedBytes): Promise<string>;
+  /** What the workers are doing now, for metrics. */
   load(): { readonly queueDepth: number; readonly utilization: number };
   /** Waits for the running tasks up to `graceMs`, then stops the threads. Idempotent. */
   close(options?: { readonly graceMs?: number }): Promise<void>;

@@ -3,6 +3,8 @@
  * It holds pointers (which revision is published) and facts about members. Every implementation
  * passes the same suite, `test/storage/state-store-contract.ts`.
  */
+import { AppError } from '../errors.ts';
+import { invalidKey, MAX_KEY_BYTES } from './object-store.ts';
 
 /** Anything JSON can say. */
 export type JsonValue =
@@ -24,10 +26,13 @@ export interface StateEntry {
  *
  * - Keys are like object keys, with `:` allowed beside: `virtual:all`, `member:grafana`.
  * - `set` is durable when it returns. With `expected`, it writes only where the key's generation is
- *   that number (0: the key does not exist) and returns null otherwise.
+ *   that number (0: the key does not exist) and returns null otherwise. A document of more than
+ *   1 MiB as JSON is refused with `store-failed`.
  * - A document that cannot be read (a torn write, foreign bytes) is reported as absent after a
  *   warning in the log, never as an error: losing state costs a refresh, not the service.
- * - Failures are `AppError('store-failed')`.
+ * - A generation is at least 1. After `remove` the numbers of a key may go on or begin anew.
+ * - Failures are `AppError('store-failed')`, a bad key `store-key-invalid`; after `close`, which is
+ *   idempotent, every call fails with `closed`.
  */
 export interface StateStore {
   get(key: string): Promise<StateEntry | null>;
@@ -40,4 +45,58 @@ export interface StateStore {
   /** All keys that begin with `prefix`, in order. */
   keys(prefix: string): Promise<readonly string[]>;
   close(): Promise<void>;
+}
+
+/** The largest document, as UTF-8 JSON. */
+export const MAX_DOCUMENT_BYTES = 1024 * 1024;
+
+const STATE_KEY =
+  /^[A-Za-z0-9_@+~=:-][A-Za-z0-9._@+~=:-]*(?:\/[A-Za-z0-9_@+~=:-][A-Za-z0-9._@+~=:-]*)*$/;
+
+/** @throws AppError `store-key-invalid` where `key` is not as the contract of `StateStore` says. */
+export function validateStateKey(key: string): void {
+  if (typeof key === 'string' && key.length <= MAX_KEY_BYTES && STATE_KEY.test(key)) return;
+  throw invalidKey(key);
+}
+
+/**
+ * The JSON of a document that may be stored.
+ * @throws AppError `store-failed` where it is not JSON at all or larger than `MAX_DOCUMENT_BYTES`.
+ */
+export function encodeDocument(key: string, value: JsonValue): string {
+  const json: string | undefined = JSON.stringify(value);
+  if (json !== undefined && Buffer.byteLength(json) <= MAX_DOCUMENT_BYTES) return json;
+  throw new AppError(
+    'store-failed',
+    json === undefined
+      ? `the state document ${key} is not JSON`
+      : `the state document ${key} is larger than ${MAX_DOCUMENT_BYTES} bytes`,
+    { details: { key } },
+  );
+}
+
+/**
+ * `store`, but no call with a bad key reaches it. Every function that creates a state store returns
+ * it wrapped in this.
+ */
+export function withStateKeyValidation(store: StateStore): StateStore {
+  return {
+    async get(key) {
+      validateStateKey(key);
+      return store.get(key);
+    },
+    async set(key, value, options) {
+      validateStateKey(key);
+      return store.set(key, value, options);
+    },
+    async remove(key) {
+      validateStateKey(key);
+      return store.remove(key);
+    },
+    async keys(prefix) {
+      if (prefix !== '') validateStateKey(prefix.endsWith('/') ? `${prefix}x` : prefix);
+      return store.keys(prefix);
+    },
+    close: () => store.close(),
+  };
 }

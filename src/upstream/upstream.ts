@@ -60,14 +60,31 @@ export interface ChartReading {
  */
 export interface Upstream {
   /**
-   * Fetches `{baseUrl}/index.yaml`, conditionally where a validator is given.
-   * Retries what is safe to retry, with back-off, honouring `Retry-After`.
+   * Fetches `{baseUrl}/index.yaml`, conditionally where a validator is given. The base URL keeps its
+   * query, as in `ResolveReferenceURL` of Helm's `pkg/repo`.
+   *
+   * Up to three tries, with back-off, where the connection failed, nothing came in time, the body
+   * broke off, or the status was 408, 429, 500, 502, 503 or 504. `Retry-After` is honoured up to 30
+   * seconds; where it asks for more, the failure says so in `details.retryAfterMs`.
+   *
+   * @throws AppError `upstream-*`, `config-invalid` (headers that HTTP cannot carry), `aborted`,
+   * `closed`; `details` are `{ remote, url, attempts, status?, retryAfterMs? }`.
    */
   fetchIndex(
     remote: RemoteEndpoint,
     options: { readonly validator: Validator | null; readonly signal?: AbortSignal },
   ): Promise<IndexFetch>;
-  /** Opens a chart file. Returns null where upstream says 404 or 410. */
+  /**
+   * Opens a chart file. Returns null where upstream says 404 or 410. The bytes come as they lie
+   * there, whatever `Content-Encoding` says. A connection that fails before the headers is made again
+   * once; nothing else is tried again. Redirects are followed as for an index.
+   *
+   * The body must be read or destroyed: until then it holds a connection, and `signal` ends it. It
+   * fails with an `AppError`, `upstream-truncated` where it breaks off, `upstream-timeout` where
+   * upstream is silent while the reader waits. Nothing limits its length.
+   *
+   * @throws AppError as `fetchIndex`; `upstream-unreachable` for a URL that is not http(s).
+   */
   openChart(
     remote: RemoteEndpoint,
     url: string,

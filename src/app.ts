@@ -1,0 +1,231 @@
+/**
+ * The composition root: builds every object once, from a configuration, and starts and ends them in
+ * order. Nothing else creates a store, a pool or a client.
+ */
+import { join } from 'node:path';
+import { type ChartFiles, createChartFiles } from './charts/chart-files.ts';
+import type { Clock } from './clock.ts';
+import type { Config, RemoteConfig } from './config.ts';
+import { toAppError } from './errors.ts';
+import type { UrlPolicy } from './helm/model.ts';
+import { closeGracefully, createServer } from './http/server.ts';
+import type { Logger } from './logger.ts';
+import { createMetrics, type Metrics, withStoreMetrics } from './metrics.ts';
+import type { IndexEngine } from './refresh/index-engine.ts';
+import { type CachedRemote, MemberCache } from './refresh/member-cache.ts';
+import type { RefreshResult } from './refresh/snapshot.ts';
+import { SnapshotStore } from './refresh/snapshot-store.ts';
+import { VirtualRefresher } from './refresh/virtual-refresher.ts';
+import { createWorkerPool } from './refresh/worker-pool.ts';
+import { createEmbeddedStateStore } from './storage/embedded-state-store.ts';
+import { createFilesystemObjectStore } from './storage/filesystem-object-store.ts';
+import type { ObjectStore } from './storage/object-store.ts';
+import type { StateStore } from './storage/state-store.ts';
+import type { Upstream } from './upstream/upstream.ts';
+import { createUpstream } from './upstream/upstream-client.ts';
+import { VERSION } from './version.ts';
+
+export interface AppOptions {
+  readonly config: Config;
+  readonly clock: Clock;
+  /** A number from 0 up to 1. */
+  readonly random: () => number;
+  readonly logger: Logger;
+}
+
+/** Builds the program; nothing runs before `start` or `refreshOnce`. */
+export function createApp(options: AppOptions): App {
+  return new App(options);
+}
+
+export class App {
+  readonly metrics: Metrics;
+  readonly virtuals: ReadonlyMap<string, VirtualRefresher>;
+  readonly #config: Config;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #engine: IndexEngine;
+  readonly #upstream: Upstream;
+  readonly #objects: ObjectStore;
+  readonly #state: StateStore;
+  readonly #cache: MemberCache;
+  readonly #charts: ChartFiles;
+  readonly #server: ReturnType<typeof createServer>;
+  #closing: Promise<void> | null = null;
+
+  constructor({ config, clock, random, logger }: AppOptions) {
+    this.#config = config;
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#engine = createWorkerPool({
+      threads: config.workers.threads,
+      taskTimeoutMs: config.workers.taskTimeoutMs,
+      clock,
+    });
+    this.metrics = createMetrics({
+      virtuals: [...config.virtuals.values()],
+      load: () => this.#engine.load(),
+    });
+    this.#upstream = createUpstream({ clock, random, logger });
+    this.#objects = withStoreMetrics(
+      createFilesystemObjectStore({ path: join(config.objects.path, 'objects'), logger, clock }),
+      this.metrics,
+    );
+    this.#state = createEmbeddedStateStore({
+      path: join(config.objects.path, 'state'),
+      logger,
+      clock,
+    });
+    const shared = {
+      engine: this.#engine,
+      objects: this.#objects,
+      state: this.#state,
+      clock,
+      logger,
+      metrics: this.metrics,
+    };
+    this.#cache = new MemberCache({
+      ...shared,
+      remotes: cachedRemotes(config),
+      upstream: this.#upstream,
+    });
+    const store = new SnapshotStore(shared);
+    const virtuals = new Map<string, VirtualRefresher>();
+    for (const [name, virtual] of config.virtuals) {
+      const ttls = virtual.members.map((member) => ttlMsOf(config, member));
+      const refresher = new VirtualRefresher({
+        ...shared,
+        name,
+        members: virtual.members,
+        ttlMs: Math.min(...ttls),
+        urls: urlPolicy(virtual.proxyCharts),
+        backgroundRefresh: virtual.backgroundRefresh,
+        rebuildTimeoutMs: config.server.rebuildTimeoutMs,
+        cache: this.#cache,
+        store,
+        random,
+      });
+      virtuals.set(name, refresher);
+    }
+    this.virtuals = virtuals;
+    this.#charts = createChartFiles({
+      store: this.#objects,
+      upstream: this.#upstream,
+      remotes: mapRemotes(config, ({ endpoint }) => endpoint),
+      immutableTtlMs: mapRemotes(config, (remote) => remote.immutableTtlSeconds * 1000),
+      clock,
+      logger,
+    });
+    this.#server = createServer({
+      virtuals,
+      charts: this.#charts,
+      metrics: this.metrics,
+      logger,
+      version: VERSION,
+      clock,
+    });
+  }
+
+  /**
+   * Serves what is stored, then warms every virtual repository. Resolves with the address once the
+   * server listens, which is before the first refresh ends.
+   */
+  async start(): Promise<{ readonly url: string; readonly port: number }> {
+    await Promise.all([...this.virtuals.values()].map((virtual) => virtual.load()));
+    const { host, port } = this.#config.server;
+    const url = await this.#server.listen({ host, port });
+    const address = this.#server.server.address();
+    const boundPort = address !== null && typeof address === 'object' ? address.port : port;
+    this.#logger.info({ url, version: VERSION, virtuals: [...this.virtuals.keys()] }, 'listening');
+    for (const virtual of this.virtuals.values()) virtual.start();
+    return { url, port: boundPort };
+  }
+
+  /** One refresh of each named virtual repository into the stores, without a server. */
+  async refreshOnce(options: {
+    readonly virtuals: readonly string[];
+    readonly force: boolean;
+    readonly onResult?: (virtual: string, result: RefreshResult) => void;
+  }): Promise<ReadonlyMap<string, RefreshResult>> {
+    const results = new Map<string, RefreshResult>();
+    await Promise.all(
+      options.virtuals.map(async (name) => {
+        const virtual = this.virtuals.get(name);
+        if (virtual === undefined) return;
+        await virtual.load();
+        const result = await virtual.refresh({ force: options.force });
+        results.set(name, result);
+        options.onResult?.(name, result);
+      }),
+    );
+    return results;
+  }
+
+  /**
+   * Takes no new request, lets the running ones end, ends the schedules and the running refreshes,
+   * and stops the threads: within the configured limit. Idempotent.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const { shutdownTimeoutMs } = this.#config.server;
+    const startedMs = this.#clock.monotonicMs();
+    // A refresh may be amid a fetch of many seconds; what it would publish, the next start fetches.
+    this.#cache.close();
+    const refreshers = Promise.all([...this.virtuals.values()].map((virtual) => virtual.close()));
+    await closeGracefully(this.#server, { timeoutMs: shutdownTimeoutMs, clock: this.#clock });
+    const leftMs = Math.max(shutdownTimeoutMs - (this.#clock.monotonicMs() - startedMs), 0);
+    await Promise.race([refreshers, this.#timeout(leftMs)]);
+    for (const close of [
+      () => this.#charts.close(),
+      () => this.#engine.close({ graceMs: 0 }),
+      () => this.#upstream.close(),
+      () => this.#objects.close(),
+      () => this.#state.close(),
+    ]) {
+      await close().catch((error: unknown) => {
+        this.#logger.warn({ err: toAppError(error).message }, 'could not close cleanly');
+      });
+    }
+    this.metrics.close();
+    this.#logger.info({ durationMs: Math.round(this.#clock.monotonicMs() - startedMs) }, 'closed');
+  }
+
+  #timeout(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#clock.setTimeout(resolve, ms);
+    });
+  }
+}
+
+function ttlMsOf(config: Config, member: string): number {
+  return (config.remotes.get(member)?.mutableTtlSeconds ?? 0) * 1000;
+}
+
+function mapRemotes<Value>(
+  config: Config,
+  select: (remote: RemoteConfig) => Value,
+): ReadonlyMap<string, Value> {
+  return new Map([...config.remotes].map(([name, remote]) => [name, select(remote)]));
+}
+
+function urlPolicy(proxyCharts: boolean): UrlPolicy {
+  return proxyCharts ? 'proxied' : 'direct';
+}
+
+/** The remotes that are members of something, each with the spellings of URLs asked of it. */
+function cachedRemotes(config: Config): ReadonlyMap<string, CachedRemote> {
+  const remotes = new Map<string, CachedRemote>();
+  for (const { members, proxyCharts } of config.virtuals.values()) {
+    const policy = urlPolicy(proxyCharts);
+    for (const member of members) {
+      const { endpoint } = config.remotes.get(member)!;
+      const urls = new Set([...(remotes.get(member)?.urls ?? []), policy]);
+      remotes.set(member, { endpoint, ttlMs: ttlMsOf(config, member), urls: [...urls] });
+    }
+  }
+  return remotes;
+}

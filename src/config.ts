@@ -1,0 +1,1625 @@
+/**
+ * The configuration: one schema gives the type, the defaults, the validation, the JSON Schema and
+ * the reference page. A file is read whole or not at all: every problem is found in one pass, each
+ * with its line, its column and what to do, and nothing of a faulty file is ever used.
+ */
+import { closeSync, openSync, readSync } from 'node:fs';
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  parseDocument,
+  type YAMLError,
+  type YAMLMap,
+} from 'yaml';
+import { z } from 'zod';
+import { AppError } from './errors.ts';
+import type { RemoteAuth, RemoteEndpoint } from './upstream/upstream.ts';
+
+// What the program works with -----------------------------------------------------------------
+
+export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
+
+/** One upstream Helm repository. */
+export interface RemoteConfig {
+  readonly name: string;
+  /** How long a fetched index counts as fresh. */
+  readonly mutableTtlSeconds: number;
+  /** How long a stored chart file is kept; 0 is for ever. */
+  readonly immutableTtlSeconds: number;
+  readonly endpoint: RemoteEndpoint;
+}
+
+/** One virtual repository; its members are names of `Config.remotes`, in rank order. */
+export interface VirtualConfig {
+  readonly name: string;
+  readonly members: readonly string[];
+  readonly backgroundRefresh: boolean;
+  readonly proxyCharts: boolean;
+}
+
+/** A whole, valid configuration with every default filled in. Holds secrets: never log it. */
+export interface Config {
+  readonly server: {
+    readonly host: string;
+    /** 0 takes any free port. */
+    readonly port: number;
+    readonly shutdownTimeoutMs: number;
+    readonly rebuildTimeoutMs: number;
+  };
+  readonly objects: { readonly kind: 'filesystem'; readonly path: string };
+  readonly state: { readonly kind: 'embedded' };
+  readonly workers: {
+    /** Null: by the number of cores. */
+    readonly threads: number | null;
+    readonly taskTimeoutMs: number;
+  };
+  readonly log: {
+    readonly level: LogLevel;
+    /** Null: where standard output is a terminal. */
+    readonly pretty: boolean | null;
+  };
+  /** By name. */
+  readonly remotes: ReadonlyMap<string, RemoteConfig>;
+  /** By name; at least one. */
+  readonly virtuals: ReadonlyMap<string, VirtualConfig>;
+}
+
+/** Something wrong, or worth a word, at one place of a config file. Never holds a secret. */
+export interface ConfigProblem {
+  readonly file: string;
+  /** Counted from 1; 0 where there is no text, as in `buildConfig`. */
+  readonly line: number;
+  /** Counted from 1; 0 where there is no text. */
+  readonly column: number;
+  /** The place as a path, such as `virtuals.all.members[1]`; empty for the file as a whole. */
+  readonly path: string;
+  /** A sentence that says what is wrong and what to do. */
+  readonly message: string;
+  /** The nearest known name, where one is near. */
+  readonly suggestion: string | null;
+}
+
+/** A configuration and what its author should know about it. */
+export interface LoadedConfig {
+  readonly config: Config;
+  readonly warnings: readonly ConfigProblem[];
+}
+
+/** The largest config file, in bytes. */
+export const maxConfigBytes = 1024 * 1024;
+
+/** The largest file that a `*_file` key may name, in bytes. */
+export const maxSecretBytes = 64 * 1024;
+
+// The schema ----------------------------------------------------------------------------------
+
+const namePattern = '^[a-zA-Z0-9][a-zA-Z0-9._-]*$';
+const nameRegExp = new RegExp(namePattern);
+const maxNameLength = 63;
+
+/** Longer than this, a Node timer fires at once instead of late. */
+const maxTimerMs = 2_147_483_647;
+/** Byte offsets into an index are 32-bit integers. */
+const maxIndexBytesLimit = 2_147_483_647;
+const secondsPerYear = 31_536_000;
+
+/**
+ * Keys of artifactapi, whose files work here unchanged, that mean nothing to this program: allowed,
+ * with one warning each. The text says why, and what to do instead.
+ */
+export const foreignKeys = {
+  root: {
+    locals: 'Repositories that hold uploads are not served here. Remove the section.',
+  },
+  remote: {
+    type: 'Everything under "remotes" is a remote. Remove the key.',
+    description: 'Not shown anywhere. Make it a comment.',
+    immutable_patterns:
+      'Patterns are not needed: a chart file is served exactly when an index lists it.',
+    mutable_patterns: 'Patterns are not needed: only the index of a remote is mutable.',
+    include_patterns:
+      'Patterns are not needed: a chart file is served exactly when an index lists it.',
+    patterns: 'Access is not limited by pattern: every chart that an index lists is served.',
+    blocklist: 'Access is not limited by pattern: every chart that an index lists is served.',
+    check_mutable_updates: 'Always on: an index is asked for conditionally at every refresh.',
+    check_mutable: 'Always on: an index is asked for conditionally at every refresh.',
+    stale_on_error: 'Always on: the last good index stays in use while an upstream fails.',
+    quarantine_new: 'New chart versions are served at once; there is no quarantine.',
+    quarantine_enabled: 'New chart versions are served at once; there is no quarantine.',
+    quarantine_days: 'New chart versions are served at once; there is no quarantine.',
+    ban_tags: 'Tags belong to container images. Remove the key.',
+    ban_tags_enabled: 'Tags belong to container images. Remove the key.',
+    releases_remote: 'Chart files are fetched from where the index says. Remove the key.',
+  },
+  cache: {
+    file_ttl: 'The old name of "immutable_ttl". Rename it to have an effect.',
+    index_ttl: 'The old name of "mutable_ttl". Rename it to have an effect.',
+  },
+  virtual: {
+    type: 'Everything under "virtuals" is a virtual repository. Remove the key.',
+    description: 'Not shown anywhere. Make it a comment.',
+  },
+} as const;
+
+/**
+ * Kinds of package that artifactapi knows and this program does not serve. A remote or a virtual
+ * repository of such a kind is ignored as a whole, with a warning.
+ */
+export const foreignPackages: readonly string[] = [
+  'alpine',
+  'docker',
+  'generic',
+  'goproxy',
+  'npm',
+  'puppet',
+  'pypi',
+  'rpm',
+  'terraform',
+];
+
+function foreign<T extends Readonly<Record<string, string>>>(table: T) {
+  const shape: Record<string, z.ZodOptional<z.ZodUnknown>> = {};
+  for (const [key, description] of Object.entries(table)) {
+    shape[key] = z.unknown().optional().meta({ deprecated: true, description });
+  }
+  return shape as { [K in keyof T]: z.ZodOptional<z.ZodUnknown> };
+}
+
+/** A string with a rule of its own; the rule gives null, or the rest of a sentence. */
+function text(rule: (value: string) => string | null) {
+  return z.string().superRefine((value, context) => {
+    const message = rule(value);
+    if (message !== null) context.addIssue({ code: 'custom', message });
+  });
+}
+
+const nonEmpty = (value: string) =>
+  value === '' ? 'must not be empty; give it a value or remove the key' : null;
+
+/** What the two forms of each secret must satisfy, wherever the value comes from. */
+const secretRules = {
+  password: (value: string) =>
+    /[\x00-\x1f\x7f]/.test(value) ? 'must be one line without control characters' : null,
+  token: (value: string) =>
+    /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters',
+} as const;
+
+type SecretKey = keyof typeof secretRules;
+
+const secretKeys = Object.keys(secretRules) as readonly SecretKey[];
+
+const remoteSchema = z
+  .strictObject({
+    base_url: text(checkBaseUrl).meta({
+      description:
+        'Where the repository is: the URL to which `/index.yaml` is added. `http` or `https`, without credentials, query or fragment.',
+      pattern: '^https?://',
+      examples: ['https://grafana.github.io/helm-charts'],
+    }),
+    package: z.literal('helm').optional().describe('The kind of repository; may be left out.'),
+    cache: z
+      .strictObject({
+        mutable_ttl: z
+          .int()
+          .min(1)
+          .max(10 * secondsPerYear)
+          .default(3600)
+          .describe('Seconds for which a fetched index counts as fresh.'),
+        immutable_ttl: z
+          .int()
+          .min(0)
+          .max(100 * secondsPerYear)
+          .default(0)
+          .describe('Seconds for which a stored chart file is kept; 0 is for ever.'),
+        ...foreign(foreignKeys.cache),
+      })
+      .prefault({})
+      .describe('How long what was fetched stays in use.'),
+    username: text((value) => {
+      if (value.includes(':'))
+        return 'must not contain ":", which basic authentication cannot carry';
+      return nonEmpty(value) ?? secretRules.password(value);
+    })
+      .optional()
+      .describe('User name for basic authentication; goes with `password`.'),
+    password: text(secretRules.password).optional().meta({
+      description: 'Password for basic authentication; goes with `username`.',
+      writeOnly: true,
+    }),
+    password_file: text(nonEmpty).optional().describe('A file that holds the password.'),
+    token: text(secretRules.token).optional().meta({
+      description: 'Bearer token; instead of `username` and `password`.',
+      writeOnly: true,
+    }),
+    token_file: text(nonEmpty).optional().describe('A file that holds the token.'),
+    headers: z
+      .record(z.string(), text(checkHeaderValue).meta({ writeOnly: true }))
+      .default({})
+      .describe('Further request headers, sent to the origin of `base_url` only.'),
+    timeout_ms: z
+      .int()
+      .min(1)
+      .max(maxTimerMs)
+      .default(30_000)
+      .describe('Milliseconds without a byte after which a request is given up.'),
+    max_index_bytes: z
+      .int()
+      .min(1)
+      .max(maxIndexBytesLimit)
+      .default(268_435_456)
+      .describe('The largest index in bytes, before and after decompression.'),
+    allow_private_addresses: z
+      .boolean()
+      .default(false)
+      .describe('Whether loopback, link-local and private addresses may be fetched from.'),
+    ...foreign(foreignKeys.remote),
+  })
+  .describe('One upstream Helm repository.');
+
+const virtualSchema = z
+  .strictObject({
+    members: z
+      .array(z.string())
+      .min(1)
+      .describe(
+        'Names of remotes, in rank order: where two have the same chart version, the first one wins.',
+      ),
+    package: z.literal('helm').optional().describe('The kind of repository; may be left out.'),
+    background_refresh: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Whether the merged index is rebuilt before it expires. If false, the first request after the expiry waits for the rebuild.',
+      ),
+    proxy_charts: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Whether chart files are served from here too. If false, the merged index holds the absolute URLs of the upstreams.',
+      ),
+    ...foreign(foreignKeys.virtual),
+  })
+  .describe('One virtual repository: what clients add to Helm.');
+
+const propertyNames = { pattern: namePattern, maxLength: maxNameLength };
+
+const configSchema = z
+  .strictObject({
+    server: z
+      .strictObject({
+        host: text(nonEmpty).default('127.0.0.1').describe('The address to listen on.'),
+        port: z
+          .int()
+          .min(0)
+          .max(65_535)
+          .default(8080)
+          .describe('The port to listen on; 0 takes any free one.'),
+        shutdown_timeout_ms: z
+          .int()
+          .min(0)
+          .max(maxTimerMs)
+          .default(10_000)
+          .describe('Milliseconds that running requests get to finish when the server stops.'),
+        rebuild_timeout_ms: z
+          .int()
+          .min(1)
+          .max(maxTimerMs)
+          .default(120_000)
+          .describe('Milliseconds that a request may wait while nothing is published yet.'),
+      })
+      .prefault({})
+      .describe('The HTTP server.'),
+    objects: z
+      .discriminatedUnion('kind', [
+        z.strictObject({
+          kind: z.literal('filesystem').describe('A directory.'),
+          path: text(nonEmpty)
+            .default('./data')
+            .describe('The directory; relative to the working directory.'),
+        }),
+      ])
+      .prefault({ kind: 'filesystem' })
+      .describe('Where indexes and chart files are stored.'),
+    state: z
+      .discriminatedUnion('kind', [
+        z.strictObject({ kind: z.literal('embedded').describe('In the directory of `objects`.') }),
+      ])
+      .prefault({ kind: 'embedded' })
+      .describe('Where it is noted which revision is published.'),
+    workers: z
+      .strictObject({
+        threads: z
+          .int()
+          .min(1)
+          .max(256)
+          .nullable()
+          .default(null)
+          .describe('Worker threads; null is by the number of cores.'),
+        task_timeout_ms: z
+          .int()
+          .min(1)
+          .max(maxTimerMs)
+          .default(120_000)
+          .describe('Milliseconds that one task of a worker may take.'),
+      })
+      .prefault({})
+      .describe('The threads that scan and merge.'),
+    log: z
+      .strictObject({
+        level: z
+          .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+          .default('info')
+          .describe('The least level that is logged.'),
+        pretty: z
+          .boolean()
+          .nullable()
+          .default(null)
+          .describe('Whether logs are for people instead of JSON; null is on a terminal only.'),
+      })
+      .prefault({})
+      .describe('The log, on standard output.'),
+    remotes: z
+      .record(z.string(), remoteSchema)
+      .meta({ description: 'The upstream Helm repositories, by name.', propertyNames }),
+    virtuals: z.record(z.string(), virtualSchema).meta({
+      description: 'The virtual repositories, by name; at least one.',
+      propertyNames,
+      minProperties: 1,
+    }),
+    ...foreign(foreignKeys.root),
+  })
+  .describe('Configuration of Chandlery.');
+
+type RawConfig = z.output<typeof configSchema>;
+
+/** As much of JSON Schema as this configuration needs. */
+export interface ConfigJsonSchema {
+  $schema?: string;
+  $ref?: string;
+  $defs?: Record<string, ConfigJsonSchema>;
+  type?: string | string[];
+  description?: string;
+  default?: unknown;
+  deprecated?: boolean;
+  writeOnly?: boolean;
+  const?: unknown;
+  enum?: unknown[];
+  pattern?: string;
+  minimum?: number;
+  maximum?: number;
+  minItems?: number;
+  items?: ConfigJsonSchema;
+  properties?: Record<string, ConfigJsonSchema>;
+  required?: string[];
+  additionalProperties?: ConfigJsonSchema | boolean;
+  anyOf?: ConfigJsonSchema[];
+  oneOf?: ConfigJsonSchema[];
+}
+
+/** The schema before variables are allowed for: what a value must be once they are filled in. */
+const plainSchema = z.toJSONSchema(configSchema, {
+  target: 'draft-2020-12',
+  io: 'input',
+}) as ConfigJsonSchema;
+
+/**
+ * The JSON Schema (draft 2020-12) of a config file, for editors: as strict as the program about
+ * keys and types, but a `${VARIABLE}` may stand for any value. Keys of `foreignKeys` are allowed
+ * and marked as deprecated.
+ */
+export function configJsonSchema(): ConfigJsonSchema {
+  const schema = withVariables(plainSchema);
+  schema.$defs = {
+    variable: {
+      type: 'string',
+      description: 'A value with an environment variable in it.',
+      pattern: '\\$\\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\\}',
+    },
+  };
+  return schema;
+}
+
+function withVariables(schema: ConfigJsonSchema): ConfigJsonSchema {
+  const copy: ConfigJsonSchema = { ...schema };
+  if (copy.properties !== undefined) {
+    copy.properties = Object.fromEntries(
+      Object.entries(copy.properties).map(([key, value]) => [key, withVariables(value)]),
+    );
+    // Filled in by the parts of the section; an editor would offer the empty section instead.
+    delete copy.default;
+  }
+  if (typeof copy.additionalProperties === 'object') {
+    copy.additionalProperties = withVariables(copy.additionalProperties);
+  }
+  if (copy.items !== undefined) copy.items = withVariables(copy.items);
+  if (copy.oneOf !== undefined) copy.oneOf = copy.oneOf.map(withVariables);
+  const variable: ConfigJsonSchema = { $ref: '#/$defs/variable' };
+  if (copy.anyOf !== undefined) return { ...copy, anyOf: [...copy.anyOf, variable] };
+  const isScalarSchema = [copy.type]
+    .flat()
+    .some((type) => type === 'integer' || type === 'boolean');
+  const isLimitedString =
+    copy.type === 'string' && (copy.enum ?? copy.const ?? copy.pattern) !== undefined;
+  if (!isScalarSchema && !isLimitedString) return copy;
+  const { description, default: fallback, ...rest } = copy;
+  return {
+    ...(description === undefined ? {} : { description }),
+    ...(fallback === undefined ? {} : { default: fallback }),
+    anyOf: [rest, variable],
+  };
+}
+
+/** What a schema asks for, in words: `a whole number from 0 to 65535`. */
+export function describeExpected(schema: ConfigJsonSchema): string {
+  if (schema.anyOf !== undefined) {
+    const known = schema.anyOf.filter(({ $ref }) => $ref === undefined);
+    return known.map(describeExpected).join(', or ');
+  }
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.enum !== undefined) return `one of ${schema.enum.join(', ')}`;
+  if (Array.isArray(schema.type)) {
+    return schema.type.map((type) => describeExpected({ ...schema, type })).join(', or ');
+  }
+  switch (schema.type) {
+    case 'integer':
+      return `a whole number from ${schema.minimum} to ${schema.maximum}`;
+    case 'boolean':
+      return 'true or false';
+    case 'null':
+      return 'null';
+    case 'array':
+      return schema.minItems === undefined ? 'a list' : 'a list that is not empty';
+    case 'string':
+      return 'text';
+    default:
+      return 'a map of keys and values';
+  }
+}
+
+// Rules of single values ----------------------------------------------------------------------
+
+function checkBaseUrl(value: string): string | null {
+  if (/^oci:/i.test(value)) {
+    return 'is an OCI registry, which this version does not support; give the http or https URL of a repository that has an index.yaml';
+  }
+  if (!URL.canParse(value)) {
+    return 'must be an absolute URL such as https://charts.example.com/stable';
+  }
+  const url = new URL(value);
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') {
+    return 'must be an http or https URL';
+  }
+  if (url.username !== '' || url.password !== '') {
+    return 'must not hold credentials; remove them and give "username" and "password" (or "password_file")';
+  }
+  if (/[?#]/.test(value)) return 'must not have a query or a fragment; remove it';
+  if (/\/index\.(yaml|json)\/*$/.test(url.pathname)) {
+    return 'must be the URL of the repository; remove the file name at its end';
+  }
+  return null;
+}
+
+/** RFC 9110, section 5.6.2. */
+const httpToken = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+
+/** Headers that the HTTP client sets itself or that would change what an answer means. */
+const refusedHeaders: ReadonlySet<string> = new Set([
+  'accept-encoding',
+  'connection',
+  'content-length',
+  'expect',
+  'host',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'range',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]);
+
+function checkHeaderName(name: string): string | null {
+  if (!httpToken.test(name)) return 'is not a header name; use letters, digits and "-"';
+  const lower = name.toLowerCase();
+  if (refusedHeaders.has(lower) || lower.startsWith('if-')) {
+    return 'is set by the program itself; remove it';
+  }
+  return null;
+}
+
+function checkHeaderValue(value: string): string | null {
+  if (/[\r\n]/.test(value)) return 'must be one line';
+  // What Node would refuse to send, long after the start.
+  if (/[^\t\x20-\x7e\x80-\xff]/.test(value)) {
+    return 'must not contain control characters or characters beyond Latin-1';
+  }
+  return null;
+}
+
+// Finding and loading -------------------------------------------------------------------------
+
+/**
+ * The config file to use, or null where there is none: `explicit` (the `--config` option), then
+ * `$CHANDLERY_CONFIG`, `./chandlery.yaml`, `/etc/chandlery/chandlery.yaml`.
+ * @throws AppError `config-invalid` where one of the first two names a file that does not exist.
+ */
+export function findConfig(options: {
+  readonly explicit: string | undefined;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly exists: (path: string) => boolean;
+}): string | null {
+  const { explicit, env, exists } = options;
+  const fromEnv = env.CHANDLERY_CONFIG;
+  const asked =
+    explicit !== undefined
+      ? { path: explicit, by: '--config' }
+      : fromEnv !== undefined && fromEnv !== ''
+        ? { path: fromEnv, by: '$CHANDLERY_CONFIG' }
+        : null;
+  if (asked !== null) {
+    if (exists(asked.path)) return asked.path;
+    throw invalid([
+      wholeFile(asked.path, `There is no such file, but ${asked.by} names it. Correct the path.`),
+    ]);
+  }
+  return ['./chandlery.yaml', '/etc/chandlery/chandlery.yaml'].find(exists) ?? null;
+}
+
+/**
+ * Reads a config file, and the files of its secrets.
+ * @throws AppError `config-invalid`; see `parseConfig`.
+ */
+export function loadConfig(options: {
+  readonly path: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}): LoadedConfig {
+  const { path, env } = options;
+  let content: string;
+  try {
+    content = readTextFile(path, maxConfigBytes);
+  } catch (error) {
+    throw invalid([wholeFile(path, `The config file cannot be read: ${reasonOf(error)}.`)]);
+  }
+  return parseConfig({
+    text: content,
+    file: path,
+    env,
+    readSecret: (secret) => readTextFile(secret, maxSecretBytes),
+  });
+}
+
+/** Reads a file of UTF-8 text; its size is limited while reading, as pipes have none to ask for. */
+function readTextFile(path: string, maxBytes: number): string {
+  const buffer = Buffer.allocUnsafe(maxBytes + 1);
+  const descriptor = openSync(path, 'r');
+  let length = 0;
+  try {
+    while (length < buffer.length) {
+      const count = readSync(descriptor, buffer, length, buffer.length - length, null);
+      if (count === 0) break;
+      length += count;
+    }
+  } finally {
+    closeSync(descriptor);
+  }
+  if (length > maxBytes) throw new Error(`it is larger than ${maxBytes / 1024} KiB`);
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, length));
+  } catch {
+    throw new Error('it is not UTF-8 text');
+  }
+}
+
+/** Why a file could not be read, without its path: the caller has that already. */
+function reasonOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  switch (code) {
+    case 'ENOENT':
+      return 'there is no such file';
+    case 'EACCES':
+    case 'EPERM':
+      return 'permission denied';
+    case 'EISDIR':
+      return 'it is a directory';
+    case '':
+      return error instanceof Error ? error.message : String(error);
+    default:
+      return code;
+  }
+}
+
+/**
+ * Parses and validates the text of a config file.
+ *
+ * `${VAR}` and `${VAR:-default}` inside values are filled in from `env` after the YAML is parsed,
+ * so that no variable can change the structure; `$$` is a `$`. Where a number, `true`, `false` or
+ * `null` is asked for, a value made from variables is read as one (YAML 1.2.2, section 10.3.2).
+ *
+ * @param options.file - how messages name the file.
+ * @param options.readSecret - gives the text of a file that a `*_file` key names, or throws.
+ * @throws AppError `config-invalid` with all problems in `details.problems` (`ConfigProblem[]`), in
+ * the order of the file, and the warnings so far in `details.warnings`.
+ */
+export function parseConfig(options: {
+  readonly text: string;
+  readonly file: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly readSecret: (path: string) => string;
+}): LoadedConfig {
+  const source = new ConfigDocument(options);
+  return resolveConfig(source, options.readSecret);
+}
+
+/**
+ * Validates a configuration built by a program: the plain object that a file would hold. Variables
+ * are not filled in and no file is read.
+ * @throws AppError `config-invalid`; see `parseConfig`. Lines and columns are 0.
+ */
+export function buildConfig(raw: unknown): Config {
+  const source: ConfigSource = {
+    file: 'config',
+    value: structuredClone(raw),
+    findings: [],
+    positionOf: () => ({ line: 0, column: 0 }),
+    isFromVariable: () => false,
+  };
+  const readSecret = () => {
+    throw new Error('files are not read here');
+  };
+  return resolveConfig(source, readSecret).config;
+}
+
+/** Problems for a terminal, one a line: `file:line:column: message`. */
+export function formatProblems(problems: readonly ConfigProblem[]): string {
+  return problems
+    .map(({ file, line, column, message, suggestion }) => {
+      const place = line === 0 ? file : `${file}:${line}:${column}`;
+      return `${place}: ${message}${suggestion === null ? '' : ` Did you mean "${suggestion}"?`}`;
+    })
+    .join('\n');
+}
+
+function wholeFile(file: string, message: string): ConfigProblem {
+  return { file, line: 1, column: 1, path: '', message, suggestion: null };
+}
+
+function invalid(
+  problems: readonly ConfigProblem[],
+  warnings: readonly ConfigProblem[] = [],
+): AppError {
+  return new AppError('config-invalid', formatProblems(problems), {
+    details: { problems, warnings },
+  });
+}
+
+// The text of a file --------------------------------------------------------------------------
+
+type Path = readonly (string | number)[];
+
+/** A problem before its place is looked up. */
+interface Finding {
+  readonly path: Path;
+  /** Which of the two the problem is about, where the path ends in a map. */
+  readonly at: 'key' | 'value';
+  readonly message: string;
+  readonly suggestion?: string | null;
+  /** For what no path leads to. */
+  readonly position?: Position;
+}
+
+interface Position {
+  readonly line: number;
+  readonly column: number;
+}
+
+/** Plain values, and where they come from. */
+interface ConfigSource {
+  readonly file: string;
+  /** Belongs to the reader, who may change it. */
+  readonly value: unknown;
+  readonly findings: readonly Finding[];
+  positionOf(path: Path, at: 'key' | 'value'): Position;
+  /** Whether any part of this string was filled in from the environment. */
+  isFromVariable(path: Path): boolean;
+}
+
+interface YamlPair {
+  /** Where the key begins. */
+  readonly offset: number;
+  readonly value: unknown;
+}
+
+/** Aliases can make a small file large; no real config comes near this. */
+const maxNodes = 100_000;
+const maxDepth = 32;
+
+/** A YAML text as plain values with variables filled in, each with its place in the text. */
+class ConfigDocument implements ConfigSource {
+  readonly file: string;
+  readonly value: unknown;
+  readonly findings: Finding[] = [];
+  readonly #env: Readonly<Record<string, string | undefined>>;
+  readonly #lines = new LineCounter();
+  readonly #offsets = new Map<string, { readonly key: number; readonly value: number }>();
+  readonly #fromVariable = new Set<string>();
+  #nodes = 0;
+
+  constructor(options: {
+    readonly text: string;
+    readonly file: string;
+    readonly env: Readonly<Record<string, string | undefined>>;
+  }) {
+    this.file = options.file;
+    this.#env = options.env;
+    let document: Document.Parsed;
+    try {
+      document = parseDocument(options.text, {
+        lineCounter: this.#lines,
+        prettyErrors: false,
+        // Looked for below, to name the key and to go on with the rest.
+        uniqueKeys: false,
+      });
+    } catch (error) {
+      throw invalid([wholeFile(this.file, `This cannot be read as YAML: ${reasonOf(error)}.`)]);
+    }
+    // What is left after a syntax error is a guess; problems found in it would mislead. So would
+    // the unexpected tokens that follow the first error.
+    const broken = [...document.errors, ...document.warnings]
+      .sort((a, b) => a.pos[0] - b.pos[0])
+      .filter(({ code }, index) => index === 0 || code !== 'UNEXPECTED_TOKEN');
+    if (broken.length > 0) {
+      throw invalid(
+        broken.map((error) => ({
+          file: this.file,
+          ...this.#position(error.pos[0]),
+          path: '',
+          message: describeSyntaxError(error, options.text),
+          suggestion: null,
+        })),
+      );
+    }
+    this.value = this.#read(document, document.contents, []);
+  }
+
+  positionOf(path: Path, at: 'key' | 'value'): Position {
+    for (let length = path.length; length > 0; length -= 1) {
+      const offsets = this.#offsets.get(formatPath(path.slice(0, length)));
+      // What is missing is shown at the key of the nearest parent that is there.
+      if (offsets !== undefined) {
+        return this.#position(length === path.length ? offsets[at] : offsets.key);
+      }
+    }
+    return { line: 1, column: 1 };
+  }
+
+  isFromVariable(path: Path): boolean {
+    return this.#fromVariable.has(formatPath(path));
+  }
+
+  #position(offset: number): Position {
+    const { line, col } = this.#lines.linePos(offset);
+    // Offset 0 of an empty text is on no line.
+    return { line: Math.max(line, 1), column: Math.max(col, 1) };
+  }
+
+  #read(document: Document.Parsed, node: unknown, path: Path): unknown {
+    this.#count(path);
+    const target = resolveAlias(document, node);
+    if (target === undefined) {
+      const message = `${formatPath(path)} is an alias that names no anchor; a value that begins with "*" needs quotes around it.`;
+      this.findings.push({ path, at: 'value', message });
+      return null;
+    }
+    if (isMap(target)) return this.#readMap(document, target, path);
+    if (isSeq(target)) {
+      return target.items.map((item, index) => {
+        const at = [...path, index];
+        const offset = offsetOf(item) ?? offsetOf(target) ?? 0;
+        this.#offsets.set(formatPath(at), { key: offset, value: offset });
+        return this.#read(document, item, at);
+      });
+    }
+    if (!isScalar(target)) return null;
+    return typeof target.value === 'string' ? this.#fillIn(target.value, path) : target.value;
+  }
+
+  #readMap(document: Document.Parsed, map: YAMLMap, path: Path): Record<string, unknown> {
+    const result: Record<string, unknown> = {};
+    for (const [key, { offset, value }] of this.#pairsOf(document, map, path)) {
+      const at = [...path, key];
+      this.#offsets.set(formatPath(at), { key: offset, value: offsetOf(value) ?? offset });
+      result[key] = this.#read(document, value, at);
+    }
+    return result;
+  }
+
+  /**
+   * The pairs of a map by key, with those that `<<: *anchor` merges into it, as files written for
+   * YAML 1.1 have it: keys that are there already win.
+   */
+  #pairsOf(document: Document.Parsed, map: YAMLMap, path: Path): Map<string, YamlPair> {
+    const pairs = new Map<string, YamlPair>();
+    const merges: unknown[] = [];
+    for (const { key: keyNode, value } of map.items) {
+      const offset = offsetOf(keyNode) ?? offsetOf(map) ?? 0;
+      const refuse = (message: string) => {
+        this.findings.push({ path, at: 'key', message, position: this.#position(offset) });
+      };
+      // As written: a repository may be called 1.10 or on.
+      const key = isScalar(keyNode) ? (keyNode.source ?? String(keyNode.value)) : null;
+      if (key === '<<') merges.push(value);
+      else if (key === null) refuse('A key must be one word; put quotes around this one.');
+      // Would set the prototype of an object instead of a key.
+      else if (key === '__proto__') refuse('"__proto__" cannot be a key; remove it.');
+      else if (pairs.has(key)) refuse(`${formatPath([...path, key])} is given twice; remove one.`);
+      else pairs.set(key, { offset, value });
+    }
+    for (const merge of merges) {
+      const target = resolveAlias(document, merge);
+      for (const part of isSeq(target) ? target.items : [target]) {
+        const merged = resolveAlias(document, part);
+        if (isMap(merged)) {
+          this.#count(path);
+          for (const [key, pair] of this.#pairsOf(document, merged, path)) {
+            if (!pairs.has(key)) pairs.set(key, pair);
+          }
+        } else {
+          const position = this.#position(offsetOf(merge) ?? 0);
+          const message = 'What "<<" merges must be a map, or a list of maps.';
+          this.findings.push({ path, at: 'key', message, position });
+        }
+      }
+    }
+    return pairs;
+  }
+
+  #count(path: Path): void {
+    this.#nodes += 1;
+    if (this.#nodes > maxNodes || path.length > maxDepth) {
+      throw invalid([
+        wholeFile(this.file, 'The file is nested too deep or too large; use fewer aliases.'),
+      ]);
+    }
+  }
+
+  #fillIn(value: string, path: Path): string {
+    if (!value.includes('$')) return value;
+    const problem = (message: string) => {
+      this.findings.push({ path, at: 'value', message: `${formatPath(path)} ${message}` });
+      return '';
+    };
+    return value.replaceAll(/\$\$|\$\{([^}]*)(\}?)/g, (match, inside: string, end: string) => {
+      if (match === '$$') return '$';
+      this.#fromVariable.add(formatPath(path));
+      const parts = /^([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?$/s.exec(inside);
+      const name = parts?.[1];
+      if (name === undefined || end === '' || inside.includes('${')) {
+        return problem(
+          `has a "\${" that is neither \${NAME} nor \${NAME:-default}; for these two characters themselves write "$\${".`,
+        );
+      }
+      const set = Object.hasOwn(this.#env, name) ? this.#env[name] : undefined;
+      const fallback = parts?.[2];
+      if (fallback !== undefined && (set === undefined || set === '')) {
+        return fallback.replaceAll('$$', () => '$');
+      }
+      if (set !== undefined) return set;
+      return problem(
+        `needs the environment variable ${name}, which is not set; set it, or give a default as in \${${name}:-default}.`,
+      );
+    });
+  }
+}
+
+/** What an alias stands for, undefined where that is nothing; any other node is itself. */
+function resolveAlias(document: Document.Parsed, node: unknown): unknown {
+  return isAlias(node) ? node.resolve(document) : node;
+}
+
+/** Where a node begins; null for one that is not written, as after a lone `key:`. */
+function offsetOf(node: unknown): number | null {
+  if (isScalar(node) && node.value === null && (node.source ?? '') === '') return null;
+  if (isMap(node) || isSeq(node) || isScalar(node) || isAlias(node)) return node.range?.[0] ?? null;
+  return null;
+}
+
+function describeSyntaxError(error: YAMLError, yaml: string): string {
+  if (yaml.startsWith('${', error.pos[0] - 1)) {
+    return `Between "{" and "}" or "[" and "]", a value with "\${" in it needs quotes around it.`;
+  }
+  switch (error.code) {
+    case 'MULTIPLE_DOCS':
+      return 'The file holds more than one YAML document; keep one.';
+    case 'TAB_AS_INDENT':
+      return 'A tab cannot indent YAML; use spaces.';
+    case 'TAG_RESOLVE_FAILED':
+      return 'This tag is not known; a value that begins with "!" needs quotes around it.';
+  }
+  // Behind a colon some messages quote the file, which may hold a secret at that place.
+  const [what = ''] = error.message.split(/(?<=[\w)]):\s/);
+  return `This is not valid YAML: ${what.replace(/[.:\s]+$/, '')}.`;
+}
+
+// Validation ----------------------------------------------------------------------------------
+
+const leastConfig =
+  'The least it needs is "remotes: { NAME: { base_url: URL } }" and "virtuals: { NAME: { members: [NAME] } }".';
+
+function resolveConfig(source: ConfigSource, readSecret: (path: string) => string): LoadedConfig {
+  const { value } = source;
+  if (value === null || value === undefined) {
+    throw invalid([
+      {
+        ...wholeFile(source.file, `The config is empty. ${leastConfig}`),
+        ...source.positionOf([], 'value'),
+      },
+    ]);
+  }
+  if (!isRecord(value)) {
+    throw invalid([
+      {
+        ...wholeFile(source.file, `The config is not a map of keys. ${leastConfig}`),
+        ...source.positionOf([], 'value'),
+      },
+    ]);
+  }
+  const ignored = takeOutForeignPackages(value);
+  const foreignParts = takeOutForeignKeys(source, value);
+  coerce(source, value, plainSchema, []);
+
+  const problems: Finding[] = [];
+  problems.push(...ignored.problems);
+  const parsed = configSchema.safeParse(value);
+  if (!parsed.success) {
+    for (const issue of parsed.error.issues) problems.push(...describeIssue(source, value, issue));
+  }
+  problems.push(...checkNames(value));
+  const secrets = readSecrets(value, readSecret);
+  problems.push(...secrets.problems);
+  problems.push(...checkCredentials(value));
+  problems.push(...checkHeaders(value));
+  const members = checkMembers(value, ignored);
+  problems.push(...members.problems);
+
+  problems.push(...source.findings);
+
+  const isLeftOut = isInside([...ignored.paths, ...foreignParts.paths]);
+  const isUnknown = isInside(source.findings.filter(isAboutValue).map(({ path }) => path));
+  const meant = problems.filter((finding) => {
+    // Nothing that is said about values of a part that is left out has a meaning, and nothing else
+    // that is said of a value that is not known.
+    if (isAboutValue(finding) && source.findings.includes(finding)) return !isLeftOut(finding);
+    return !isUnknown(finding);
+  });
+  const warnings = locate(source, [
+    ...ignored.warnings,
+    ...foreignParts.warnings,
+    ...members.warnings,
+  ]);
+  if (meant.length > 0 || !parsed.success) {
+    throw invalid(locate(source, meant), warnings);
+  }
+  return { config: toConfig(parsed.data, secrets.byRemote), warnings };
+}
+
+/** The other findings of a document are about its structure and have a position of their own. */
+function isAboutValue(finding: Finding): boolean {
+  return finding.position === undefined;
+}
+
+function isInside(paths: readonly Path[]): (finding: Finding) => boolean {
+  return (finding) =>
+    paths.some((path) => path.every((step, index) => finding.path[index] === step));
+}
+
+function locate(source: ConfigSource, findings: readonly Finding[]): ConfigProblem[] {
+  const located = findings
+    .map(({ path, at, message, suggestion, position }) => ({
+      file: source.file,
+      ...(position ?? source.positionOf(path, at)),
+      path: formatPath(path),
+      message,
+      suggestion: suggestion ?? null,
+    }))
+    .sort((a, b) => a.line - b.line || a.column - b.column || comparePaths(a.path, b.path));
+  // One place can be met twice, by way of an alias.
+  const seen = new Set<string>();
+  return located.filter(({ line, column, message }) => {
+    const id = `${line}:${column}:${message}`;
+    return !seen.has(id) && seen.add(id);
+  });
+}
+
+function comparePaths(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The entries of a map inside a value that may not be valid; none where there is no map. */
+function entriesOf(value: unknown, key: string): [string, Record<string, unknown>][] {
+  const map = isRecord(value) ? value[key] : undefined;
+  if (!isRecord(map)) return [];
+  return Object.entries(map).filter((entry): entry is [string, Record<string, unknown>] =>
+    isRecord(entry[1]),
+  );
+}
+
+interface Ignored {
+  /** Package by name of remote. */
+  readonly remotes: ReadonlyMap<string, string>;
+  readonly virtuals: number;
+  readonly paths: readonly Path[];
+  readonly problems: readonly Finding[];
+  readonly warnings: readonly Finding[];
+}
+
+/** Removes the repositories of `foreignPackages`, each with a warning. */
+function takeOutForeignPackages(value: Record<string, unknown>): Ignored {
+  const remotes = new Map<string, string>();
+  const paths: Path[] = [];
+  const problems: Finding[] = [];
+  const warnings: Finding[] = [];
+  let virtuals = 0;
+  for (const section of ['remotes', 'virtuals'] as const) {
+    for (const [name, entry] of entriesOf(value, section)) {
+      const kind = entry.package;
+      if (section === 'remotes' && entry.type === 'virtual') {
+        const path = [section, name];
+        const message = `${formatPath(path)} is a virtual repository; move it under "virtuals".`;
+        problems.push({ path, at: 'key', message });
+        delete (value.remotes as Record<string, unknown>)[name];
+        continue;
+      }
+      const isLocal = section === 'remotes' && entry.type === 'local';
+      if (!isLocal && (typeof kind !== 'string' || !foreignPackages.includes(kind))) continue;
+      const path = [section, name];
+      warnings.push({
+        path,
+        at: 'key',
+        message: isLocal
+          ? `${formatPath(path)} is ignored: it is a local repository, and only remotes are served here.`
+          : `${formatPath(path)} is ignored: its package is "${kind}", and only "helm" is served here.`,
+      });
+      paths.push(path);
+      if (section === 'remotes') remotes.set(name, isLocal ? 'local' : String(kind));
+      else virtuals += 1;
+      delete (value[section] as Record<string, unknown>)[name];
+    }
+  }
+  return { remotes, virtuals, paths, problems, warnings };
+}
+
+/** Removes the keys of `foreignKeys`: one warning for each key, at its first place. */
+function takeOutForeignKeys(
+  source: ConfigSource,
+  value: Record<string, unknown>,
+): { readonly paths: readonly Path[]; readonly warnings: readonly Finding[] } {
+  const warnings: Finding[] = [];
+  const found = new Map<string, { readonly paths: Path[]; readonly why: string }>();
+  const visit = (part: unknown, schema: ConfigJsonSchema | null, path: Path, place: string) => {
+    if (!isRecord(part) || schema === null) return;
+    for (const key of Object.keys(part)) {
+      const at = [...path, key];
+      const child = childOf(schema, key);
+      const isNamed = schema.properties !== undefined;
+      const childPlace = `${place}.${isNamed ? key : '*'}`;
+      if (child?.deprecated === true) {
+        const entry = found.get(childPlace) ?? { paths: [], why: child.description ?? '' };
+        entry.paths.push(at);
+        found.set(childPlace, entry);
+        delete part[key];
+      } else {
+        visit(part[key], child, at, childPlace);
+      }
+    }
+  };
+  visit(value, plainSchema, [], '');
+  const all: Path[] = [];
+  for (const { paths, why } of found.values()) {
+    const first = paths[0];
+    if (first === undefined) continue;
+    const more = paths.slice(1).map((path) => source.positionOf(path, 'key').line);
+    const also = more.length === 0 ? '' : ` The same on ${listLines(more)}.`;
+    warnings.push({
+      path: first,
+      at: 'key',
+      message: `${formatPath(first)} is ignored. ${why}${also}`,
+    });
+    all.push(...paths);
+  }
+  return { paths: all, warnings };
+}
+
+function listLines(lines: readonly number[]): string {
+  const shown = lines.slice(0, 5).join(', ');
+  const rest = lines.length - 5;
+  return `line${lines.length === 1 ? '' : 's'} ${shown}${rest > 0 ? ` and ${rest} more` : ''}`;
+}
+
+/** The schema of one key of a map, or of one entry of a list; null where none is known. */
+function childOf(schema: ConfigJsonSchema, key: string | number): ConfigJsonSchema | null {
+  const map = schema.oneOf?.[0] ?? schema;
+  if (typeof key === 'number') return map.items ?? null;
+  if (map.properties !== undefined) {
+    return Object.hasOwn(map.properties, key) ? (map.properties[key] ?? null) : null;
+  }
+  return typeof map.additionalProperties === 'object' ? map.additionalProperties : null;
+}
+
+function schemaAt(path: Path): ConfigJsonSchema | null {
+  let schema: ConfigJsonSchema | null = plainSchema;
+  for (const key of path) schema = schema === null ? null : childOf(schema, key);
+  return schema;
+}
+
+function valueAt(value: unknown, path: Path): unknown {
+  let part = value;
+  for (const key of path) {
+    if (typeof part !== 'object' || part === null || !Object.hasOwn(part, key)) return undefined;
+    part = (part as Record<string | number, unknown>)[key];
+  }
+  return part;
+}
+
+/** Reads what variables filled in as a number, boolean or null, where the schema asks for one. */
+function coerce(
+  source: ConfigSource,
+  part: unknown,
+  schema: ConfigJsonSchema | null,
+  path: Path,
+): void {
+  if (typeof part !== 'object' || part === null || schema === null) return;
+  const keys = Array.isArray(part) ? part.keys() : Object.keys(part);
+  for (const key of keys) {
+    const holder = part as Record<string | number, unknown>;
+    const child = childOf(schema, key);
+    const at = [...path, key];
+    const value = holder[key];
+    if (typeof value !== 'string') coerce(source, value, child, at);
+    else if (child !== null && !admitsText(child) && source.isFromVariable(at)) {
+      holder[key] = readCoreScalar(value);
+    }
+  }
+}
+
+function admitsText(schema: ConfigJsonSchema): boolean {
+  if (schema.anyOf !== undefined) return schema.anyOf.some(admitsText);
+  return schema.type === undefined || [schema.type].flat().includes('string');
+}
+
+/** A plain scalar by the core schema: YAML 1.2.2, section 10.3.2. */
+function readCoreScalar(value: string): unknown {
+  if (/^(null|Null|NULL|~|)$/.test(value)) return null;
+  if (/^(true|True|TRUE)$/.test(value)) return true;
+  if (/^(false|False|FALSE)$/.test(value)) return false;
+  const isNumber =
+    /^[-+]?[0-9]+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$|^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$/;
+  return isNumber.test(value) ? Number(value) : value;
+}
+
+type Issue = z.core.$ZodIssue;
+
+function describeIssue(
+  source: ConfigSource,
+  root: Record<string, unknown>,
+  issue: Issue,
+): Finding[] {
+  const path = issue.path.map((step) => (typeof step === 'number' ? step : String(step)));
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => describeUnknownKey(path, key));
+  }
+  if (issue.code === 'invalid_union') return [describeUnknownKind(path, root)];
+  const value = valueAt(root, path);
+  const schema = schemaAt(path);
+  if (value === undefined) {
+    const wanted = schema?.description ?? '';
+    return [{ path, at: 'key', message: `${formatPath(path)} is missing. ${wanted}` }];
+  }
+  if (issue.code === 'custom') {
+    return [{ path, at: 'value', message: `${formatPath(path)} ${issue.message}.` }];
+  }
+  const expected = schema === null ? 'of another type' : describeExpected(schema);
+  const isHidden = schema?.writeOnly === true || source.isFromVariable(path);
+  const suggestion =
+    typeof value === 'string' && schema?.enum !== undefined
+      ? nearest(value, schema.enum.map(String))
+      : typeof value === 'string' && typeof schema?.const === 'string'
+        ? nearest(value, [schema.const])
+        : null;
+  const hint = describeMismatch(value, schema);
+  return [
+    {
+      path,
+      at: 'value',
+      message: `${formatPath(path)} must be ${expected}${describeValue(value, isHidden)}${hint}.`,
+      suggestion,
+    },
+  ];
+}
+
+/** `, not "abc"`; says no more than the kind of value where that may be a secret. */
+function describeValue(value: unknown, isHidden: boolean): string {
+  if (value === null) return ', but nothing is given';
+  if (Array.isArray(value)) return value.length === 0 ? ', not an empty list' : ', not a list';
+  if (isRecord(value)) return ', not a map';
+  if (isHidden) return '';
+  const shown = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return `, not ${shown.length > 60 ? `${shown.slice(0, 60)}…` : shown}`;
+}
+
+function describeMismatch(value: unknown, schema: ConfigJsonSchema | null): string {
+  if (schema?.type === 'string' && (typeof value === 'number' || typeof value === 'boolean')) {
+    return '; put it in quotes';
+  }
+  if (schema === null || admitsText(schema) || typeof value !== 'string') return '';
+  if (schema.type === 'array') return '; put "[" and "]" around it';
+  const plain = readCoreScalar(value);
+  return typeof plain === 'number' || typeof plain === 'boolean' ? '; remove the quotes' : '';
+}
+
+function describeUnknownKey(path: Path, key: string): Finding {
+  const schema = schemaAt(path);
+  const map = schema?.oneOf?.[0] ?? schema;
+  const known = Object.entries(map?.properties ?? {}).filter(([, child]) => !child.deprecated);
+  const names = known.map(([name]) => name);
+  let suggestion = nearest(key, names);
+  if (suggestion === null) {
+    // A key that is right, but one level too high.
+    const parent = known.find(([, child]) => Object.hasOwn(child.properties ?? {}, key));
+    suggestion = parent === undefined ? null : `${parent[0]}.${key}`;
+  }
+  const where = path.length === 0 ? 'at the top level' : `in ${formatPath(path)}`;
+  const listed = suggestion === null ? ` Known here: ${names.join(', ')}.` : '';
+  return {
+    path: [...path, key],
+    at: 'key',
+    message: `Unknown key "${key}" ${where}.${listed}`,
+    suggestion,
+  };
+}
+
+function describeUnknownKind(path: Path, root: Record<string, unknown>): Finding {
+  const supported = `the supported kind is ${describeExpected(schemaAt(path) ?? {})}`;
+  const value = valueAt(root, path);
+  if (value === undefined) {
+    return { path, at: 'key', message: `${formatPath(path)} is missing; ${supported}.` };
+  }
+  const shown = typeof value === 'string' ? JSON.stringify(value) : 'such a value';
+  return {
+    path,
+    at: 'value',
+    message: `${formatPath(path)}: ${shown} is not supported by this version; ${supported}.`,
+  };
+}
+
+function checkNames(value: Record<string, unknown>): Finding[] {
+  const findings: Finding[] = [];
+  for (const section of ['remotes', 'virtuals']) {
+    const map = value[section];
+    if (!isRecord(map)) continue;
+    for (const name of Object.keys(map)) {
+      if (nameRegExp.test(name) && name.length <= maxNameLength) continue;
+      findings.push({
+        path: [section, name],
+        at: 'key',
+        message: `${JSON.stringify(name)} cannot be a name; use at most ${maxNameLength} letters, digits, ".", "_" and "-", the first a letter or digit.`,
+      });
+    }
+  }
+  return findings;
+}
+
+type SecretsByRemote = ReadonlyMap<string, Readonly<Partial<Record<SecretKey, string>>>>;
+
+/** The secrets that are in files. */
+function readSecrets(
+  value: Record<string, unknown>,
+  readSecret: (path: string) => string,
+): { readonly byRemote: SecretsByRemote; readonly problems: readonly Finding[] } {
+  const problems: Finding[] = [];
+  const secrets = new Map<string, Partial<Record<SecretKey, string>>>();
+  for (const [name, remote] of entriesOf(value, 'remotes')) {
+    for (const key of secretKeys) {
+      const fileKey = `${key}_file`;
+      const file = remote[fileKey];
+      if (typeof file !== 'string' || file === '') continue;
+      const path = ['remotes', name, fileKey];
+      if (remote[key] !== undefined) {
+        const message = `${formatPath(path)} and "${key}" are both given; remove one.`;
+        problems.push({ path, at: 'key', message });
+        continue;
+      }
+      const secret = readSecretFile(file, readSecret, secretRules[key]);
+      if (secret.kind === 'refused') {
+        const message = `${formatPath(path)}: the file ${JSON.stringify(file)} ${secret.why}.`;
+        problems.push({ path, at: 'value', message });
+        continue;
+      }
+      secrets.set(name, { ...secrets.get(name), [key]: secret.value });
+    }
+  }
+  return { byRemote: secrets, problems };
+}
+
+function readSecretFile(
+  file: string,
+  readSecret: (path: string) => string,
+  rule: (value: string) => string | null,
+):
+  | { readonly kind: 'read'; readonly value: string }
+  | { readonly kind: 'refused'; readonly why: string } {
+  let content: string;
+  try {
+    content = readSecret(file);
+  } catch (error) {
+    return { kind: 'refused', why: `cannot be read: ${reasonOf(error)}` };
+  }
+  if (Buffer.byteLength(content) > maxSecretBytes) {
+    return {
+      kind: 'refused',
+      why: `cannot be read: it is larger than ${maxSecretBytes / 1024} KiB`,
+    };
+  }
+  const value = content.replace(/\r?\n$/, '');
+  if (value === '') return { kind: 'refused', why: 'is empty; write the secret into it' };
+  const broken = rule(value);
+  return broken === null ? { kind: 'read', value } : { kind: 'refused', why: broken };
+}
+
+function checkCredentials(value: Record<string, unknown>): Finding[] {
+  const findings: Finding[] = [];
+  for (const [name, remote] of entriesOf(value, 'remotes')) {
+    const given = (...keys: string[]) => keys.find((key) => remote[key] !== undefined);
+    const report = (key: string, message: string) => {
+      const path = ['remotes', name, key];
+      findings.push({ path, at: 'key', message: `${formatPath(path)} ${message}.` });
+    };
+    const username = given('username');
+    const password = given('password', 'password_file');
+    const token = given('token', 'token_file');
+    if (token !== undefined && (username ?? password) !== undefined) {
+      report(token, 'cannot go with a user name or password; keep one way to authenticate');
+    } else if (username !== undefined && password === undefined) {
+      report(username, 'needs a "password" or "password_file"');
+    } else if (password !== undefined && username === undefined) {
+      report(password, 'needs a "username"');
+    }
+    const authorization = isRecord(remote.headers)
+      ? Object.keys(remote.headers).find((header) => header.toLowerCase() === 'authorization')
+      : undefined;
+    const other = username ?? password ?? token;
+    if (authorization !== undefined && other !== undefined) {
+      const path = ['remotes', name, 'headers', authorization];
+      const message = `${formatPath(path)} cannot go with "${other}"; keep one way to authenticate.`;
+      findings.push({ path, at: 'key', message });
+    }
+  }
+  return findings;
+}
+
+function checkHeaders(value: Record<string, unknown>): Finding[] {
+  const findings: Finding[] = [];
+  for (const [name, remote] of entriesOf(value, 'remotes')) {
+    const seen = new Set<string>();
+    for (const header of isRecord(remote.headers) ? Object.keys(remote.headers) : []) {
+      const lower = header.toLowerCase();
+      const wrong = seen.has(lower)
+        ? 'is given twice; header names are the same in any case'
+        : checkHeaderName(header);
+      seen.add(lower);
+      if (wrong === null) continue;
+      const path = ['remotes', name, 'headers', header];
+      findings.push({ path, at: 'key', message: `The header ${JSON.stringify(header)} ${wrong}.` });
+    }
+  }
+  return findings;
+}
+
+/** Everything about who is a member of what. */
+function checkMembers(
+  value: Record<string, unknown>,
+  ignored: Ignored,
+): { readonly problems: readonly Finding[]; readonly warnings: readonly Finding[] } {
+  const problems: Finding[] = [];
+  const warnings: Finding[] = [];
+  const remotes = isRecord(value.remotes) ? Object.keys(value.remotes) : [];
+  const virtuals = new Map(
+    entriesOf(value, 'virtuals').map(([name, { members }]) => [
+      name,
+      Array.isArray(members) ? members : [],
+    ]),
+  );
+  if (isRecord(value.virtuals) && Object.keys(value.virtuals).length === 0) {
+    const why = ignored.virtuals > 0 ? ' All that are given are ignored.' : '';
+    problems.push({
+      path: ['virtuals'],
+      at: 'key',
+      message: `There is no virtual repository to serve.${why} ${leastConfig}`,
+    });
+  }
+  for (const [name, members] of virtuals) {
+    const seen = new Set<string>();
+    for (const [index, member] of members.entries()) {
+      if (typeof member !== 'string') continue;
+      const path = ['virtuals', name, 'members', index];
+      const report = (message: string, suggestion: string | null = null) =>
+        problems.push({
+          path,
+          at: 'value',
+          message: `${formatPath(path)}: ${message}`,
+          suggestion,
+        });
+      if (seen.has(member)) {
+        report(`"${member}" is in the list already; remove one.`);
+      } else if (remotes.includes(member)) {
+        // As it should be.
+      } else if (ignored.remotes.has(member)) {
+        report(
+          `the remote "${member}" is of kind "${ignored.remotes.get(member)}", which is not served here; remove it from the list.`,
+        );
+      } else if (virtuals.has(member)) {
+        report(describeVirtualMember(name, member, virtuals));
+      } else if (isRecord(value.remotes)) {
+        const suggestion = nearest(member, remotes);
+        const known = remotes.length === 0 ? 'none' : remotes.slice(0, 10).join(', ');
+        const listed = suggestion === null ? ` Known remotes: ${known}.` : '';
+        report(`there is no remote "${member}".${listed}`, suggestion);
+      }
+      seen.add(member);
+    }
+  }
+  const used = new Set([...virtuals.values()].flat());
+  // A member that is misspelt makes its remote look unused.
+  for (const name of problems.length === 0 && virtuals.size > 0 ? remotes : []) {
+    if (used.has(name)) continue;
+    const path = ['remotes', name];
+    const message = `${formatPath(path)} is not a member of any virtual repository, so it is never fetched.`;
+    warnings.push({ path, at: 'key', message });
+  }
+  return { problems, warnings };
+}
+
+function describeVirtualMember(
+  name: string,
+  member: string,
+  virtuals: ReadonlyMap<string, readonly unknown[]>,
+): string {
+  if (member === name) return `"${name}" cannot be a member of itself; list its remotes instead.`;
+  const back = pathBetween(member, name, virtuals, new Set());
+  const cycle = back === null ? '' : `, and ${[name, ...back].join(' → ')} is a cycle`;
+  return `"${member}" is a virtual repository, which cannot be a member${cycle}; list its remotes instead.`;
+}
+
+/** The virtual repositories from one to another by way of members; null where there is no way. */
+function pathBetween(
+  from: string,
+  to: string,
+  virtuals: ReadonlyMap<string, readonly unknown[]>,
+  visited: Set<string>,
+): string[] | null {
+  if (from === to) return [to];
+  if (visited.has(from)) return null;
+  visited.add(from);
+  for (const member of virtuals.get(from) ?? []) {
+    if (typeof member !== 'string' || !virtuals.has(member)) continue;
+    const rest = pathBetween(member, to, virtuals, visited);
+    if (rest !== null) return [from, ...rest];
+  }
+  return null;
+}
+
+// From the file's words to ours ---------------------------------------------------------------
+
+function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
+  const remotes = new Map<string, RemoteConfig>();
+  for (const [name, remote] of Object.entries(raw.remotes)) {
+    const username = remote.username;
+    const password = remote.password ?? secrets.get(name)?.password;
+    const token = remote.token ?? secrets.get(name)?.token;
+    let auth: RemoteAuth = { kind: 'none' };
+    if (token !== undefined) auth = { kind: 'bearer', token };
+    else if (username !== undefined && password !== undefined) {
+      auth = { kind: 'basic', username, password };
+    }
+    remotes.set(name, {
+      name,
+      mutableTtlSeconds: remote.cache.mutable_ttl,
+      immutableTtlSeconds: remote.cache.immutable_ttl,
+      endpoint: {
+        name,
+        baseUrl: new URL(remote.base_url).href.replace(/\/+$/, ''),
+        auth,
+        headers: remote.headers,
+        timeoutMs: remote.timeout_ms,
+        maxIndexBytes: remote.max_index_bytes,
+        allowPrivateAddresses: remote.allow_private_addresses,
+      },
+    });
+  }
+  const virtuals = new Map<string, VirtualConfig>();
+  for (const [name, virtual] of Object.entries(raw.virtuals)) {
+    virtuals.set(name, {
+      name,
+      members: virtual.members,
+      backgroundRefresh: virtual.background_refresh,
+      proxyCharts: virtual.proxy_charts,
+    });
+  }
+  return {
+    server: {
+      host: raw.server.host,
+      port: raw.server.port,
+      shutdownTimeoutMs: raw.server.shutdown_timeout_ms,
+      rebuildTimeoutMs: raw.server.rebuild_timeout_ms,
+    },
+    objects: { kind: raw.objects.kind, path: raw.objects.path },
+    state: { kind: raw.state.kind },
+    workers: { threads: raw.workers.threads, taskTimeoutMs: raw.workers.task_timeout_ms },
+    log: { level: raw.log.level, pretty: raw.log.pretty },
+    remotes,
+    virtuals,
+  };
+}
+
+// Words ---------------------------------------------------------------------------------------
+
+/** `virtuals.all.members[1]`; a key that is not one word is quoted. */
+function formatPath(path: Path): string {
+  let result = '';
+  for (const step of path) {
+    if (typeof step === 'number') result += `[${step}]`;
+    else if (/^[\w-]+$/.test(step)) result += result === '' ? step : `.${step}`;
+    else result += `[${JSON.stringify(step)}]`;
+  }
+  return result;
+}
+
+/** The candidate that a slip of the keyboard would turn into `name`, or null. */
+function nearest(name: string, candidates: readonly string[]): string | null {
+  const fold = (word: string) => word.toLowerCase().replaceAll(/[-_.\s]/g, '');
+  const wanted = fold(name);
+  let best: string | null = null;
+  let bestDistance = Math.max(1, Math.min(3, Math.floor(wanted.length / 3))) + 1;
+  for (const candidate of candidates) {
+    const distance = editDistance(wanted, fold(candidate));
+    // Of a very short name nothing would be left.
+    if (distance < bestDistance && distance < wanted.length) {
+      best = candidate;
+      bestDistance = distance;
+    }
+  }
+  return best;
+}
+
+/** Insertions, deletions, replacements and swaps of neighbours. */
+function editDistance(a: string, b: string): number {
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, column) => column);
+  for (let row = 1; row <= a.length; row += 1) {
+    const current = [row];
+    for (let column = 1; column <= b.length; column += 1) {
+      const cost = a[row - 1] === b[column - 1] ? 0 : 1;
+      let best = Math.min(
+        (last[column] ?? 0) + 1,
+        (current[column - 1] ?? 0) + 1,
+        (last[column - 1] ?? 0) + cost,
+      );
+      if (row > 1 && column > 1 && a[row - 1] === b[column - 2] && a[row - 2] === b[column - 1]) {
+        best = Math.min(best, (beforeLast[column - 2] ?? 0) + 1);
+      }
+      current.push(best);
+    }
+    beforeLast = last;
+    last = current;
+  }
+  return last[b.length] ?? 0;
+}

@@ -1,0 +1,332 @@
+/**
+ * The only owner of prom-client: every metric of the program, in a registry of its own, each series
+ * there from the start so that a rate can be taken of the first event. Labels hold configured names
+ * and closed sets only, never a chart, a version or a URL.
+ */
+import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { LEFT_OUT_REASONS } from './helm/model.ts';
+import type { ObjectStore } from './storage/object-store.ts';
+
+const REFRESH_RESULTS = ['published', 'unchanged', 'failed'] as const;
+const PHASES = ['fetch', 'merge', 'store'] as const;
+const MEMBER_FETCH_RESULTS = ['modified', 'not-modified', 'failed', 'refused'] as const;
+const CHART_REQUEST_RESULTS = ['stored', 'upstream', 'not-found', 'failed', 'aborted'] as const;
+const STORE_OPERATIONS = ['put', 'load', 'open', 'stat', 'remove', 'list'] as const;
+const STORE_RESULTS = ['ok', 'failed'] as const;
+
+const REFRESH_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
+const STORE_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+const HTTP_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+
+/** How often the event loop's delay is sampled. */
+const DELAY_RESOLUTION_MS = 10;
+
+export type MemberFetchResult = (typeof MEMBER_FETCH_RESULTS)[number];
+export type ChartRequestResult = (typeof CHART_REQUEST_RESULTS)[number];
+export type StoreOperation = (typeof STORE_OPERATIONS)[number];
+
+/** What the program reports about itself. No call waits or throws; times are in ms. */
+export interface Metrics {
+  /** A refresh ended. The time of the last refresh moves only where it did not fail. */
+  refreshFinished(event: {
+    readonly virtual: string;
+    readonly result: 'published' | 'unchanged' | 'failed';
+    readonly durationMs: number;
+    /** A phase that took no time at all did not run and is not counted. */
+    readonly phases: {
+      readonly fetchMs: number;
+      readonly mergeMs: number;
+      readonly storeMs: number;
+    };
+    /** In ms since the epoch. */
+    readonly finishedAt: number;
+  }): void;
+  /** A request had to wait for a refresh. */
+  inlineRebuild(virtual: string): void;
+  /** What is served from now on; `expiresAt` in ms since the epoch. */
+  published(event: {
+    readonly virtual: string;
+    readonly expiresAt: number;
+    readonly bytes: number;
+    readonly charts: number;
+    readonly versions: number;
+    readonly conflicts: number;
+  }): void;
+  memberFetched(event: { readonly member: string; readonly result: MemberFetchResult }): void;
+  /** What a refresh took from a member; reasons that are not mentioned any more go to 0. */
+  memberUsed(event: {
+    readonly virtual: string;
+    readonly member: string;
+    /** In ms since the epoch, or null where it never succeeded. */
+    readonly lastSuccessAt: number | null;
+    readonly leftOut: Readonly<Record<string, number>>;
+  }): void;
+  chartRequest(event: { readonly virtual: string; readonly result: ChartRequestResult }): void;
+  storeOperation(event: {
+    readonly operation: string;
+    readonly result: 'ok' | 'failed';
+    readonly durationMs: number;
+  }): void;
+  /** `route` is the pattern of the route, never the path that was asked for. */
+  httpRequest(event: {
+    readonly method: string;
+    readonly route: string;
+    readonly code: number;
+    readonly durationMs: number;
+  }): void;
+  /** All series in the Prometheus text format. */
+  render(): Promise<{ readonly contentType: string; readonly body: string }>;
+  /** Ends the sampling and forgets every series. Idempotent. */
+  close(): void;
+}
+
+/**
+ * Creates the metrics of the process.
+ *
+ * `virtuals` names every series that exists from the start. `load` is asked at each scrape for what
+ * the worker pool is doing.
+ */
+export function createMetrics(options: {
+  readonly virtuals: readonly { readonly name: string; readonly members: readonly string[] }[];
+  readonly load: () => { readonly queueDepth: number; readonly utilization: number };
+}): Metrics {
+  const { virtuals, load } = options;
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+
+  const virtualGauge = (name: string, help: string) =>
+    new Gauge({ name: `chandlery_virtual_${name}`, help, labelNames: ['virtual'], registers });
+
+  const lastRefresh = virtualGauge(
+    'last_refresh_timestamp_seconds',
+    'When a refresh last succeeded, changed or not; 0 before the first.',
+  );
+  const lastDuration = virtualGauge(
+    'last_refresh_duration_seconds',
+    'How long the last refresh took, whatever its result.',
+  );
+  const expires = virtualGauge('expires_timestamp_seconds', 'When the served index is stale.');
+  const indexBytes = virtualGauge('index_bytes', 'Size of the served index in YAML.');
+  const charts = virtualGauge('charts', 'Charts in the served index.');
+  const versions = virtualGauge('versions', 'Chart versions in the served index.');
+  const conflicts = virtualGauge('conflicts', 'Chart versions shadowed by a higher-ranked member.');
+  const phaseDuration = new Histogram({
+    name: 'chandlery_virtual_refresh_phase_duration_seconds',
+    help: 'How long each phase of a refresh took.',
+    labelNames: ['virtual', 'phase'],
+    buckets: REFRESH_BUCKETS,
+    registers,
+  });
+  const refreshes = new Counter({
+    name: 'chandlery_virtual_refreshes_total',
+    help: 'Refreshes that ended, by result.',
+    labelNames: ['virtual', 'result'],
+    registers,
+  });
+  const inlineRebuilds = new Counter({
+    name: 'chandlery_virtual_inline_rebuilds_total',
+    help: 'Refreshes that a request had to wait for.',
+    labelNames: ['virtual'],
+    registers,
+  });
+  const memberLastSuccess = new Gauge({
+    name: 'chandlery_member_last_success_timestamp_seconds',
+    help: 'When the member last gave a usable answer; 0 where it never did.',
+    labelNames: ['virtual', 'member'],
+    registers,
+  });
+  const memberFetches = new Counter({
+    name: 'chandlery_member_fetches_total',
+    help: 'Fetches of a member index, by result.',
+    labelNames: ['member', 'result'],
+    registers,
+  });
+  const leftOutRecords = new Gauge({
+    name: 'chandlery_member_records_left_out',
+    help: 'Records of the member that the merged index does not have, by reason.',
+    labelNames: ['virtual', 'member', 'reason'],
+    registers,
+  });
+  const chartRequests = new Counter({
+    name: 'chandlery_chart_requests_total',
+    help: 'Requests for chart files, by where the file came from or why it did not.',
+    labelNames: ['virtual', 'result'],
+    registers,
+  });
+  const storeDuration = new Histogram({
+    name: 'chandlery_object_store_operation_duration_seconds',
+    help: 'How long operations of the object store took.',
+    labelNames: ['operation', 'result'],
+    buckets: STORE_BUCKETS,
+    registers,
+  });
+  const httpDuration = new Histogram({
+    name: 'chandlery_http_request_duration_seconds',
+    help: 'How long requests took until their last byte, by the pattern of the route.',
+    labelNames: ['method', 'route', 'code'],
+    buckets: HTTP_BUCKETS,
+    registers,
+  });
+  new Gauge({
+    name: 'chandlery_worker_queue_depth',
+    help: 'Tasks that wait for a worker.',
+    registers,
+    collect() {
+      this.set(load().queueDepth);
+    },
+  });
+  new Gauge({
+    name: 'chandlery_worker_utilization_ratio',
+    help: 'Share of the time that the workers were busy, 0 to 1.',
+    registers,
+    collect() {
+      this.set(load().utilization);
+    },
+  });
+  const loopDelay = monitorEventLoopDelay({ resolution: DELAY_RESOLUTION_MS });
+  loopDelay.enable();
+  new Gauge({
+    name: 'chandlery_event_loop_delay_seconds',
+    help: 'How late the event loop ran since the last scrape: the median, the 99th percentile and the maximum.',
+    labelNames: ['quantile'],
+    registers,
+    collect() {
+      // What is recorded is the time between two samples, so the interval itself is in it.
+      const delaySeconds = (nanoseconds: number) =>
+        loopDelay.count === 0 ? 0 : Math.max(0, nanoseconds / 1e9 - DELAY_RESOLUTION_MS / 1e3);
+      this.set({ quantile: '0.5' }, delaySeconds(loopDelay.percentile(50)));
+      this.set({ quantile: '0.99' }, delaySeconds(loopDelay.percentile(99)));
+      this.set({ quantile: '1' }, delaySeconds(loopDelay.max));
+      loopDelay.reset();
+    },
+  });
+
+  const reasons = new Set<string>(LEFT_OUT_REASONS);
+  for (const { name: virtual, members } of virtuals) {
+    for (const gauge of [
+      lastRefresh,
+      lastDuration,
+      expires,
+      indexBytes,
+      charts,
+      versions,
+      conflicts,
+    ]) {
+      gauge.set({ virtual }, 0);
+    }
+    for (const phase of PHASES) phaseDuration.zero({ virtual, phase });
+    for (const result of REFRESH_RESULTS) refreshes.inc({ virtual, result }, 0);
+    for (const result of CHART_REQUEST_RESULTS) chartRequests.inc({ virtual, result }, 0);
+    inlineRebuilds.inc({ virtual }, 0);
+    for (const member of members) {
+      memberLastSuccess.set({ virtual, member }, 0);
+      for (const result of MEMBER_FETCH_RESULTS) memberFetches.inc({ member, result }, 0);
+      for (const reason of reasons) leftOutRecords.set({ virtual, member, reason }, 0);
+    }
+  }
+  for (const operation of STORE_OPERATIONS) {
+    for (const result of STORE_RESULTS) storeDuration.zero({ operation, result });
+  }
+
+  return {
+    refreshFinished({ virtual, result, durationMs, phases, finishedAt }) {
+      refreshes.inc({ virtual, result });
+      lastDuration.set({ virtual }, durationMs / 1e3);
+      if (result !== 'failed') lastRefresh.set({ virtual }, finishedAt / 1e3);
+      for (const [phase, ms] of [
+        ['fetch', phases.fetchMs],
+        ['merge', phases.mergeMs],
+        ['store', phases.storeMs],
+      ] as const) {
+        if (ms > 0) phaseDuration.observe({ virtual, phase }, ms / 1e3);
+      }
+    },
+    inlineRebuild(virtual) {
+      inlineRebuilds.inc({ virtual });
+    },
+    published(event) {
+      const { virtual } = event;
+      expires.set({ virtual }, event.expiresAt / 1e3);
+      indexBytes.set({ virtual }, event.bytes);
+      charts.set({ virtual }, event.charts);
+      versions.set({ virtual }, event.versions);
+      conflicts.set({ virtual }, event.conflicts);
+    },
+    memberFetched({ member, result }) {
+      memberFetches.inc({ member, result });
+    },
+    memberUsed({ virtual, member, lastSuccessAt, leftOut }) {
+      memberLastSuccess.set({ virtual, member }, (lastSuccessAt ?? 0) / 1e3);
+      for (const reason of Object.keys(leftOut)) reasons.add(reason);
+      for (const reason of reasons) {
+        leftOutRecords.set({ virtual, member, reason }, leftOut[reason] ?? 0);
+      }
+    },
+    chartRequest({ virtual, result }) {
+      chartRequests.inc({ virtual, result });
+    },
+    storeOperation({ operation, result, durationMs }) {
+      storeDuration.observe({ operation, result }, durationMs / 1e3);
+    },
+    httpRequest({ method, route, code, durationMs }) {
+      httpDuration.observe({ method, route, code: String(code) }, durationMs / 1e3);
+    },
+    async render() {
+      return { contentType: registry.contentType, body: await registry.metrics() };
+    },
+    close() {
+      loopDelay.disable();
+      registry.clear();
+    },
+  };
+}
+
+/**
+ * The same store with every operation timed. `open` counts until the stream is there, `list` until
+ * its last object. What the caller cancelled says nothing about the store and is not counted.
+ */
+export function withStoreMetrics(
+  store: ObjectStore,
+  metrics: Pick<Metrics, 'storeOperation'>,
+): ObjectStore {
+  const startTimer = (operation: StoreOperation) => {
+    const startedAt = performance.now();
+    return (result: 'ok' | 'failed') =>
+      metrics.storeOperation({ operation, result, durationMs: performance.now() - startedAt });
+  };
+  const timed = async <T>(
+    operation: StoreOperation,
+    run: () => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> => {
+    const finish = startTimer(operation);
+    try {
+      const value = await run();
+      finish('ok');
+      return value;
+    } catch (error) {
+      if (signal?.aborted !== true) finish('failed');
+      throw error;
+    }
+  };
+  return {
+    put: (key, body, options) => timed('put', () => store.put(key, body, options), options?.signal),
+    load: (key, options) => timed('load', () => store.load(key, options)),
+    open: (key, options) => timed('open', () => store.open(key, options)),
+    stat: (key) => timed('stat', () => store.stat(key)),
+    remove: (key) => timed('remove', () => store.remove(key)),
+    async *list(prefix) {
+      const finish = startTimer('list');
+      try {
+        yield* store.list(prefix);
+      } catch (error) {
+        finish('failed');
+        throw error;
+      }
+      finish('ok');
+    },
+    close: () => store.close(),
+  };
+}

@@ -1,0 +1,359 @@
+/**
+ * The members, shared by all virtual repositories: each index is fetched once, scanned once, and its
+ * last good state kept, in memory and in the stores, so that a member that fails, or a restart, takes
+ * nothing away from what is served.
+ */
+import type { Clock } from '../clock.ts';
+import { AppError, toAppError } from '../errors.ts';
+import type { PreparedMember, SharedBytes, UrlPolicy } from '../helm/model.ts';
+import type { Logger } from '../logger.ts';
+import type { Metrics } from '../metrics.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+import type { JsonValue, StateStore } from '../storage/state-store.ts';
+import type { IndexFetch, RemoteEndpoint, Upstream, Validator } from '../upstream/upstream.ts';
+import type { IndexEngine } from './index-engine.ts';
+import type { MemberState } from './snapshot.ts';
+
+/** A remote as the cache needs it. */
+export interface CachedRemote {
+  readonly endpoint: RemoteEndpoint;
+  /** How long an index counts as fresh. */
+  readonly ttlMs: number;
+  /** The spellings of URLs that the virtual repositories of this member ask for. */
+  readonly urls: readonly UrlPolicy[];
+}
+
+/** What a refresh gets of one member. */
+export interface MemberOutcome {
+  readonly name: string;
+  readonly state: MemberState;
+  /** The last good index, or null where there has never been one. */
+  readonly prepared: PreparedMember | null;
+  /** When upstream last confirmed it, in ms since the epoch. */
+  readonly fetchedAt: number | null;
+  /** Why the member is stale or missing. */
+  readonly error: AppError | null;
+}
+
+/** What is remembered of a member across restarts. */
+interface StoredMember {
+  readonly baseUrl: string;
+  readonly digest: string;
+  readonly bytes: number;
+  readonly validator: Validator;
+  readonly fetchedAt: number;
+}
+
+interface Entry {
+  readonly name: string;
+  readonly remote: CachedRemote;
+  prepared: PreparedMember | null;
+  stored: StoredMember | null;
+  isRestored: boolean;
+  lastOutcome: MemberOutcome | null;
+  running: Promise<MemberOutcome> | null;
+  /** How often in a row a suspiciously small index has been held back. */
+  timesHeld: number;
+}
+
+/** How many times `timeoutMs` a whole fetch may take, all its tries together. */
+const DEADLINE_TIMEOUTS = 10;
+/** A member with fewer records than this may lose any share of them. */
+const LEAST_RECORDS_TO_GUARD = 10;
+/** An index with less than this share of the records that it had is held back. */
+const SUSPICIOUS_SHARE = 0.5;
+/** After so many refreshes with the same message, a shrunk index is believed. */
+const MOST_TIMES_HELD = 3;
+
+export class MemberCache {
+  readonly #entries = new Map<string, Entry>();
+  readonly #engine: IndexEngine;
+  readonly #upstream: Upstream;
+  readonly #objects: ObjectStore;
+  readonly #state: StateStore;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #metrics: Metrics;
+  readonly #abort = new AbortController();
+
+  constructor(options: {
+    readonly remotes: ReadonlyMap<string, CachedRemote>;
+    readonly engine: IndexEngine;
+    readonly upstream: Upstream;
+    readonly objects: ObjectStore;
+    readonly state: StateStore;
+    readonly clock: Clock;
+    readonly logger: Logger;
+    readonly metrics: Metrics;
+  }) {
+    this.#engine = options.engine;
+    this.#upstream = options.upstream;
+    this.#objects = options.objects;
+    this.#state = options.state;
+    this.#clock = options.clock;
+    this.#logger = options.logger;
+    this.#metrics = options.metrics;
+    for (const [name, remote] of options.remotes) {
+      this.#entries.set(name, {
+        name,
+        remote,
+        prepared: null,
+        stored: null,
+        isRestored: false,
+        lastOutcome: null,
+        running: null,
+        timesHeld: 0,
+      });
+    }
+  }
+
+  /**
+   * The member as it is now. Asks upstream where the member will not stay fresh until `horizonMs`
+   * from now, which is when the caller comes again, or where `force` says so. Callers at the same
+   * time share one fetch. Never rejects for what upstream or the member does.
+   */
+  refresh(
+    name: string,
+    options: { readonly force: boolean; readonly horizonMs: number },
+  ): Promise<MemberOutcome> {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) {
+      return Promise.reject(new AppError('internal', `there is no member ${name}`));
+    }
+    if (entry.running !== null) return entry.running;
+    if (!options.force && this.#isFresh(entry, options.horizonMs)) {
+      return Promise.resolve(entry.lastOutcome!);
+    }
+    entry.running = this.#refresh(entry).finally(() => {
+      entry.running = null;
+    });
+    return entry.running;
+  }
+
+  #isFresh(entry: Entry, horizonMs: number): boolean {
+    const { lastOutcome } = entry;
+    if (lastOutcome === null || lastOutcome.error !== null || lastOutcome.fetchedAt === null) {
+      return false;
+    }
+    const ageMs = this.#clock.now() - lastOutcome.fetchedAt;
+    return ageMs >= 0 && ageMs + horizonMs <= entry.remote.ttlMs;
+  }
+
+  async #refresh(entry: Entry): Promise<MemberOutcome> {
+    const outcome = await this.#fetch(entry).catch((error: unknown) =>
+      this.#failed(entry, toAppError(error)),
+    );
+    entry.lastOutcome = outcome;
+    return outcome;
+  }
+
+  async #fetch(entry: Entry): Promise<MemberOutcome> {
+    await this.#restore(entry);
+    const { endpoint } = entry.remote;
+    const validator = entry.prepared === null ? null : (entry.stored?.validator ?? null);
+    const startedMs = this.#clock.monotonicMs();
+    const answer = await this.#fetchIndex(endpoint, validator);
+    const fetchedAt = this.#clock.now();
+    if (answer.kind === 'not-modified') {
+      return this.#confirmed(entry, fetchedAt, answer.validator, startedMs);
+    }
+    const prepared = await this.#engine.prepareMember({
+      bytes: answer.bytes,
+      baseUrl: endpoint.baseUrl,
+      urls: entry.remote.urls,
+    });
+    if (prepared.digest === entry.prepared?.digest) {
+      return this.#confirmed(entry, fetchedAt, answer.validator, startedMs);
+    }
+    this.#guardAgainstShrinking(entry, prepared);
+    await this.#store(entry, answer.bytes, {
+      baseUrl: endpoint.baseUrl,
+      digest: prepared.digest,
+      bytes: prepared.bytes,
+      validator: answer.validator,
+      fetchedAt,
+    });
+    entry.prepared = prepared;
+    entry.timesHeld = 0;
+    this.#metrics.memberFetched({ member: entry.name, result: 'modified' });
+    this.#logger.info(
+      {
+        member: entry.name,
+        bytes: prepared.bytes,
+        wireBytes: answer.wireBytes,
+        lines: prepared.lines,
+        records: prepared.records,
+        plainRecords: prepared.plainRecords,
+        leftOut: prepared.findings.leftOut,
+        repaired: prepared.findings.repaired,
+        durationMs: Math.round(this.#clock.monotonicMs() - startedMs),
+      },
+      'member fetched',
+    );
+    return { name: entry.name, state: 'fresh', prepared, fetchedAt, error: null };
+  }
+
+  /** A server that sends a byte now and then is never silent: the whole fetch has its limit, too. */
+  async #fetchIndex(endpoint: RemoteEndpoint, validator: Validator | null): Promise<IndexFetch> {
+    const deadlineMs = endpoint.timeoutMs * DEADLINE_TIMEOUTS;
+    const deadline = new AbortController();
+    const timer = this.#clock.setTimeout(() => deadline.abort(), deadlineMs);
+    try {
+      const signal = AbortSignal.any([this.#abort.signal, deadline.signal]);
+      return await this.#upstream.fetchIndex(endpoint, { validator, signal });
+    } catch (error) {
+      if (!deadline.signal.aborted) throw error;
+      throw new AppError(
+        'upstream-timeout',
+        `remote ${endpoint.name}: the index was not complete after ${deadlineMs} ms`,
+        { retryable: true, cause: error },
+      );
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** Upstream has what we have. */
+  #confirmed(
+    entry: Entry,
+    fetchedAt: number,
+    validator: Validator,
+    startedMs: number,
+  ): MemberOutcome {
+    if (entry.stored !== null) entry.stored = { ...entry.stored, validator, fetchedAt };
+    entry.timesHeld = 0;
+    this.#metrics.memberFetched({ member: entry.name, result: 'not-modified' });
+    this.#logger.debug(
+      { member: entry.name, durationMs: Math.round(this.#clock.monotonicMs() - startedMs) },
+      'member not modified',
+    );
+    return {
+      name: entry.name,
+      state: 'not-modified',
+      prepared: entry.prepared,
+      fetchedAt,
+      error: null,
+    };
+  }
+
+  #failed(entry: Entry, error: AppError): MemberOutcome {
+    const isRefused = error.code === 'index-refused';
+    this.#metrics.memberFetched({
+      member: entry.name,
+      result: isRefused ? 'refused' : 'failed',
+    });
+    const state = entry.prepared === null ? 'missing' : 'stale';
+    if (error.code !== 'aborted') {
+      this.#logger.warn(
+        { member: entry.name, state, code: error.code, ...error.details, err: error.message },
+        isRefused ? 'member refused' : 'member failed',
+      );
+    }
+    return {
+      name: entry.name,
+      state,
+      prepared: entry.prepared,
+      fetchedAt: entry.lastOutcome?.fetchedAt ?? entry.stored?.fetchedAt ?? null,
+      error,
+    };
+  }
+
+  /**
+   * A repository that has lost most of its records has more likely been cut off or published by
+   * mistake: its last good index stays in use for some refreshes.
+   */
+  #guardAgainstShrinking(entry: Entry, prepared: PreparedMember): void {
+    const before = entry.prepared?.carried ?? 0;
+    if (before < LEAST_RECORDS_TO_GUARD || prepared.carried >= before * SUSPICIOUS_SHARE) return;
+    if (entry.timesHeld >= MOST_TIMES_HELD) return;
+    entry.timesHeld++;
+    throw new AppError(
+      'index-refused',
+      `the index shrank from ${before} to ${prepared.carried} records; the last good one is held ` +
+        `(${entry.timesHeld} of ${MOST_TIMES_HELD} times)`,
+      { details: { reason: 'shrunk', before, after: prepared.carried } },
+    );
+  }
+
+  // --- across restarts -----------------------------------------------------------------------
+
+  #stateKey(entry: Entry): string {
+    return `member:${entry.name}`;
+  }
+
+  #objectKey(entry: Entry, digest: string): string {
+    return `members/${entry.name}/${digest}.yaml`;
+  }
+
+  /** Loads the last good index once, so that a conditional request can confirm it. */
+  async #restore(entry: Entry): Promise<void> {
+    if (entry.isRestored) return;
+    entry.isRestored = true;
+    try {
+      const stored = parseStored((await this.#state.get(this.#stateKey(entry)))?.value);
+      // Another address may serve other charts: what was stored for it is not this member.
+      if (stored === null || stored.baseUrl !== entry.remote.endpoint.baseUrl) return;
+      const bytes = await this.#objects.load(this.#objectKey(entry, stored.digest), {
+        maxBytes: entry.remote.endpoint.maxIndexBytes,
+      });
+      if (bytes === null) return;
+      const prepared = await this.#engine.prepareMember({
+        bytes,
+        baseUrl: stored.baseUrl,
+        urls: entry.remote.urls,
+      });
+      if (prepared.digest !== stored.digest) {
+        this.#logger.warn({ member: entry.name }, 'stored member is damaged');
+        return;
+      }
+      entry.stored = stored;
+      entry.prepared = prepared;
+    } catch (error) {
+      this.#logger.warn(
+        { member: entry.name, err: toAppError(error).message },
+        'stored member could not be loaded',
+      );
+    }
+  }
+
+  /** Keeps a good index for the next start. A store that fails costs that, and nothing now. */
+  async #store(entry: Entry, bytes: SharedBytes, next: StoredMember): Promise<void> {
+    const previous = entry.stored;
+    entry.stored = next;
+    try {
+      await this.#objects.put(this.#objectKey(entry, next.digest), bytes);
+      await this.#state.set(this.#stateKey(entry), { ...next, validator: { ...next.validator } });
+      if (previous !== null && previous.digest !== next.digest) {
+        await this.#objects.remove(this.#objectKey(entry, previous.digest));
+      }
+    } catch (error) {
+      this.#logger.warn(
+        { member: entry.name, err: toAppError(error).message },
+        'member could not be stored',
+      );
+    }
+  }
+
+  /** Cancels what is being fetched. Idempotent. */
+  close(): void {
+    this.#abort.abort();
+  }
+}
+
+function parseStored(value: JsonValue | undefined): StoredMember | null {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) return null;
+  const { baseUrl, digest, bytes, fetchedAt, validator } = value as Record<string, JsonValue>;
+  if (typeof baseUrl !== 'string' || typeof digest !== 'string') return null;
+  if (typeof bytes !== 'number' || typeof fetchedAt !== 'number') return null;
+  const { etag, lastModified } = (validator ?? {}) as Record<string, JsonValue>;
+  return {
+    baseUrl,
+    digest,
+    bytes,
+    fetchedAt,
+    validator: {
+      etag: typeof etag === 'string' ? etag : null,
+      lastModified: typeof lastModified === 'string' ? lastModified : null,
+    },
+  };
+}

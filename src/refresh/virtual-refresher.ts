@@ -1,0 +1,375 @@
+/**
+ * One virtual repository: what is published of it, and the one refresh that may be under way. Every
+ * answer comes from the published snapshot; a refresh replaces it as a whole or not at all.
+ */
+import type { Clock } from '../clock.ts';
+import { AppError, toAppError } from '../errors.ts';
+import { collectGarbage } from '../garbage.ts';
+import type { PreparedMember, UrlPolicy } from '../helm/model.ts';
+import type { Logger } from '../logger.ts';
+import type { Metrics } from '../metrics.ts';
+import type { IndexEngine } from './index-engine.ts';
+import type { MemberCache, MemberOutcome } from './member-cache.ts';
+import { Schedule } from './schedule.ts';
+import type {
+  MemberStatus,
+  RefreshResult,
+  Snapshot,
+  VirtualRepository,
+  VirtualStatus,
+} from './snapshot.ts';
+import type { SnapshotStore } from './snapshot-store.ts';
+
+/** A refresh starts when this share of the shortest member TTL has passed. */
+const REFRESH_SHARE = 0.9;
+/** Where nothing could be served, a request does not start another rebuild before so long. */
+const RETRY_AFTER_FAILURE_MS = 5000;
+
+export interface VirtualRefresherOptions {
+  readonly name: string;
+  readonly members: readonly string[];
+  /** The shortest TTL of the members. */
+  readonly ttlMs: number;
+  readonly urls: UrlPolicy;
+  readonly backgroundRefresh: boolean;
+  /** How long a request may wait for a rebuild. */
+  readonly rebuildTimeoutMs: number;
+  readonly cache: MemberCache;
+  readonly store: SnapshotStore;
+  readonly engine: IndexEngine;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+}
+
+export class VirtualRefresher implements VirtualRepository {
+  readonly name: string;
+  readonly members: readonly string[];
+  readonly backgroundRefresh: boolean;
+  readonly proxyCharts: boolean;
+  readonly #options: VirtualRefresherOptions;
+  readonly #schedule: Schedule;
+  #snapshot: Snapshot | null = null;
+  #running: Promise<RefreshResult> | null = null;
+  #lastResult: RefreshResult | null = null;
+  #failedAt: number | null = null;
+  #memberStatuses: readonly MemberStatus[];
+  /** What the published snapshot was merged from, to see that nothing has changed. */
+  #published: { readonly prepared: readonly (PreparedMember | null)[] } | null = null;
+  #inlineRebuild: Promise<RefreshResult> | null = null;
+  #isClosed = false;
+
+  constructor(options: VirtualRefresherOptions) {
+    this.name = options.name;
+    this.members = options.members;
+    this.backgroundRefresh = options.backgroundRefresh;
+    this.proxyCharts = options.urls === 'proxied';
+    this.#options = options;
+    this.#memberStatuses = options.members.map(unknownMember);
+    this.#schedule = new Schedule({
+      intervalMs: this.#intervalMs,
+      clock: options.clock,
+      random: options.random,
+      run: async () => {
+        await this.refresh({ force: false });
+      },
+    });
+  }
+
+  get #intervalMs(): number {
+    return this.#options.ttlMs * REFRESH_SHARE;
+  }
+
+  /** Loads what was published before, so that it is served before any upstream answers. */
+  async load(): Promise<void> {
+    const { store, logger, name } = this.#options;
+    try {
+      const snapshot = await store.load(name);
+      if (snapshot === null) return;
+      this.#swap(snapshot);
+      logger.info(
+        { virtual: name, revision: snapshot.revision, versions: snapshot.versions },
+        'snapshot loaded',
+      );
+    } catch (error) {
+      logger.warn(
+        { virtual: name, err: toAppError(error).message },
+        'snapshot could not be loaded',
+      );
+    }
+  }
+
+  /** Warms the repository and begins its schedule, where it has one. Does not wait. Idempotent. */
+  start(): void {
+    if (!this.backgroundRefresh) return;
+    this.#schedule.start();
+    void this.refresh({ force: false });
+  }
+
+  current(): Snapshot | null {
+    return this.#snapshot;
+  }
+
+  isSettled(): boolean {
+    return !this.backgroundRefresh || this.#snapshot !== null || this.#lastResult !== null;
+  }
+
+  async acquire(): Promise<{ readonly snapshot: Snapshot; readonly source: 'cache' | 'rebuild' }> {
+    const snapshot = this.#snapshot;
+    const isExpired = snapshot !== null && snapshot.expiresAt <= this.#options.clock.now();
+    if (snapshot !== null && (this.backgroundRefresh || !isExpired)) {
+      return { snapshot, source: 'cache' };
+    }
+    const { clock } = this.#options;
+    if (this.#failedAt !== null && clock.now() - this.#failedAt < RETRY_AFTER_FAILURE_MS) {
+      if (snapshot !== null) return { snapshot, source: 'cache' };
+      throw this.#notReady();
+    }
+    await this.#waitForRebuild();
+    const rebuilt = this.#snapshot;
+    if (rebuilt === null) throw this.#notReady();
+    return { snapshot: rebuilt, source: rebuilt === snapshot ? 'cache' : 'rebuild' };
+  }
+
+  /** One rebuild for all who wait. It goes on when they leave, and when they have waited too long. */
+  async #waitForRebuild(): Promise<void> {
+    const { name, logger, metrics, clock, rebuildTimeoutMs } = this.#options;
+    if (this.#inlineRebuild === null) {
+      metrics.inlineRebuild(name);
+      logger.warn({ virtual: name }, 'request waits for a rebuild');
+      this.#inlineRebuild = this.refresh({ force: false }).finally(() => {
+        this.#inlineRebuild = null;
+      });
+    }
+    const rebuild = this.#inlineRebuild;
+    await new Promise<void>((resolve, reject) => {
+      const timer = clock.setTimeout(() => {
+        // What is there, if expired, is better than an error.
+        if (this.#snapshot === null) reject(this.#notReady());
+        else resolve();
+      }, rebuildTimeoutMs);
+      void rebuild.finally(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
+  }
+
+  #notReady(): AppError {
+    const reason = this.#lastResult?.error?.message;
+    return new AppError(
+      'not-ready',
+      `virtual repository ${this.name} has nothing to serve yet${reason ? `: ${reason}` : ''}`,
+      { retryable: true },
+    );
+  }
+
+  refresh(options: { readonly force: boolean }): Promise<RefreshResult> {
+    if (this.#isClosed) {
+      return Promise.reject(new AppError('closed', 'the server is shutting down'));
+    }
+    this.#running ??= this.#refresh(options.force).finally(() => {
+      this.#running = null;
+    });
+    return this.#running;
+  }
+
+  async #refresh(force: boolean): Promise<RefreshResult> {
+    const { clock, metrics, name } = this.#options;
+    const startedMs = clock.monotonicMs();
+    const phases = { fetchMs: 0, mergeMs: 0, storeMs: 0 };
+    let outcome: RefreshResult['outcome'] = 'failed';
+    let error: AppError | null = null;
+    let members: readonly MemberOutcome[] = [];
+    try {
+      members = await this.#fetchMembers(force, phases);
+      outcome = await this.#publish(members, phases);
+    } catch (cause) {
+      error = toAppError(cause);
+    }
+    this.#memberStatuses = members.map(memberStatus);
+    const result: RefreshResult = {
+      outcome,
+      revision: this.#snapshot?.revision ?? null,
+      durationMs: Math.round(clock.monotonicMs() - startedMs),
+      phases,
+      members: this.#memberStatuses,
+      error: error === null ? null : { code: error.code, message: error.message },
+    };
+    this.#lastResult = result;
+    this.#failedAt = error === null ? null : clock.now();
+    metrics.refreshFinished({
+      virtual: name,
+      result: outcome,
+      durationMs: result.durationMs,
+      phases,
+      finishedAt: clock.now(),
+    });
+    for (const member of members) {
+      metrics.memberUsed({
+        virtual: name,
+        member: member.name,
+        lastSuccessAt: member.fetchedAt,
+        leftOut: member.prepared?.findings.leftOut ?? {},
+      });
+    }
+    this.#log(result, members, error);
+    // What the merge left behind is held by this thread's handles, too.
+    if (outcome === 'published') collectGarbage();
+    return result;
+  }
+
+  async #fetchMembers(
+    force: boolean,
+    phases: { fetchMs: number },
+  ): Promise<readonly MemberOutcome[]> {
+    const { cache, clock } = this.#options;
+    const startedMs = clock.monotonicMs();
+    const horizonMs = this.backgroundRefresh ? this.#intervalMs : this.#options.ttlMs;
+    const members = await Promise.all(
+      this.members.map((member) => cache.refresh(member, { force, horizonMs })),
+    );
+    phases.fetchMs = Math.round(clock.monotonicMs() - startedMs);
+    return members;
+  }
+
+  async #publish(
+    members: readonly MemberOutcome[],
+    phases: { mergeMs: number; storeMs: number },
+  ): Promise<'published' | 'unchanged'> {
+    const { engine, store, clock, name, urls } = this.#options;
+    const usable = members.flatMap(({ name: member, prepared }) =>
+      prepared === null ? [] : [{ name: member, prepared }],
+    );
+    if (usable.length === 0) {
+      throw new AppError('no-members', 'no member could be used', { retryable: true });
+    }
+    const previous = this.#snapshot;
+    const refreshedAt = clock.now();
+    const times = { refreshedAt, expiresAt: refreshedAt + this.#options.ttlMs };
+    const prepared = members.map((member) => member.prepared);
+    const isSame =
+      previous !== null &&
+      this.#published !== null &&
+      prepared.every((member, rank) => member === this.#published?.prepared[rank]);
+    if (isSame) {
+      this.#swap({ ...previous, ...times });
+      return 'unchanged';
+    }
+    const mergeStartedMs = clock.monotonicMs();
+    const merged = await engine.mergeMembers({ members: usable, urls });
+    const storeStartedMs = clock.monotonicMs();
+    phases.mergeMs = Math.round(storeStartedMs - mergeStartedMs);
+    if (
+      previous?.revision === merged.revision &&
+      previous.locationsDigest === merged.locationsDigest
+    ) {
+      this.#published = { prepared };
+      this.#swap({ ...previous, ...times });
+      return 'unchanged';
+    }
+    const snapshot = await store.publish(merged, { virtual: name, previous, ...times });
+    phases.storeMs = Math.round(clock.monotonicMs() - storeStartedMs);
+    this.#published = { prepared };
+    this.#swap(snapshot);
+    return 'published';
+  }
+
+  #swap(snapshot: Snapshot): void {
+    this.#snapshot = snapshot;
+    this.#options.metrics.published({
+      virtual: this.name,
+      expiresAt: snapshot.expiresAt,
+      bytes: snapshot.yaml.bytes.byteLength,
+      charts: snapshot.charts,
+      versions: snapshot.versions,
+      conflicts: snapshot.conflicts,
+    });
+  }
+
+  #log(result: RefreshResult, members: readonly MemberOutcome[], error: AppError | null): void {
+    const { logger, name } = this.#options;
+    const fields = {
+      virtual: name,
+      outcome: result.outcome,
+      revision: result.revision,
+      durationMs: result.durationMs,
+      ...result.phases,
+      members: members.length,
+      stale: members.filter(({ state }) => state === 'stale').map((member) => member.name),
+      missing: members.filter(({ state }) => state === 'missing').map((member) => member.name),
+      lines: this.#snapshot?.lines ?? 0,
+      versions: this.#snapshot?.versions ?? 0,
+      conflicts: this.#snapshot?.conflicts ?? 0,
+    };
+    if (error === null) logger.info(fields, 'refreshed');
+    else if (this.#isClosed) logger.debug({ ...fields, code: error.code }, 'refresh cancelled');
+    else logger.error({ ...fields, code: error.code, err: error.message }, 'refresh failed');
+  }
+
+  status(): VirtualStatus {
+    const snapshot = this.#snapshot;
+    const now = this.#options.clock.now();
+    const last = this.#lastResult;
+    return {
+      name: this.name,
+      state: snapshot === null ? 'cold' : snapshot.expiresAt <= now ? 'stale' : 'warm',
+      revision: snapshot?.revision ?? null,
+      refreshedAt: isoTime(snapshot?.refreshedAt ?? null),
+      expiresAt: isoTime(snapshot?.expiresAt ?? null),
+      nextRefreshAt: isoTime(this.#schedule.nextAt),
+      charts: snapshot?.charts ?? 0,
+      versions: snapshot?.versions ?? 0,
+      bytes: snapshot?.yaml.bytes.byteLength ?? 0,
+      lines: snapshot?.lines ?? 0,
+      conflicts: snapshot?.conflicts ?? 0,
+      lastRefresh:
+        last === null
+          ? null
+          : {
+              outcome: last.outcome,
+              durationMs: last.durationMs,
+              phases: last.phases,
+              error: last.error,
+            },
+      members: this.#memberStatuses,
+    };
+  }
+
+  /** Ends the schedule and waits for a refresh that is under way. Idempotent. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#schedule.close();
+    await this.#running?.catch(() => {});
+  }
+}
+
+function isoTime(time: number | null): string | null {
+  return time === null ? null : new Date(time).toISOString();
+}
+
+/** A member before its first fetch ended. */
+function unknownMember(name: string, rank: number): MemberStatus {
+  return memberStatus(
+    { name, state: 'missing', prepared: null, fetchedAt: null, error: null },
+    rank,
+  );
+}
+
+function memberStatus(outcome: MemberOutcome, rank: number): MemberStatus {
+  const { name, state, prepared, fetchedAt, error } = outcome;
+  return {
+    name,
+    rank,
+    state,
+    fetchedAt: isoTime(fetchedAt),
+    bytes: prepared?.bytes ?? 0,
+    lines: prepared?.lines ?? 0,
+    records: prepared?.records ?? 0,
+    plainRecords: prepared?.plainRecords ?? 0,
+    leftOut: prepared?.findings.leftOut ?? {},
+    repaired: prepared?.findings.repaired ?? {},
+    error: error === null ? null : { code: error.code, message: error.message },
+  };
+}

@@ -1,0 +1,193 @@
+/** A server over virtual repositories that tests hold in their hand. */
+import { createHash } from 'node:crypto';
+import { Writable } from 'node:stream';
+import { gzipSync } from 'node:zlib';
+import type { FastifyInstance } from 'fastify';
+import type { Test } from 'tap';
+import type { ChartFiles } from '../../src/charts/chart-files.ts';
+import { type Clock, systemClock } from '../../src/clock.ts';
+import { mergeMembers } from '../../src/helm/assemble.ts';
+import type { SharedBytes } from '../../src/helm/model.ts';
+import { prepareMember } from '../../src/helm/prepare.ts';
+import { createServer } from '../../src/http/server.ts';
+import { createLogger } from '../../src/logger.ts';
+import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import type {
+  RefreshResult,
+  Snapshot,
+  SnapshotVariant,
+  VirtualRepository,
+  VirtualStatus,
+} from '../../src/refresh/snapshot.ts';
+
+/** 2024-01-02T03:04:05.678Z, when everything here was published. */
+export const PUBLISHED_AT = Date.UTC(2024, 0, 2, 3, 4, 5, 678);
+
+export function share(bytes: Uint8Array): SharedBytes {
+  const shared = new Uint8Array(new SharedArrayBuffer(bytes.byteLength));
+  shared.set(bytes);
+  return shared;
+}
+
+export function createVariant(content: Uint8Array | string): SnapshotVariant {
+  const bytes = Buffer.from(content);
+  return {
+    bytes: share(bytes),
+    gzip: share(gzipSync(bytes)),
+    digest: createHash('sha256').update(bytes).digest('hex'),
+  };
+}
+
+/** A published snapshot of one member whose index is `index`. */
+export function createSnapshot(options: {
+  readonly index: string;
+  readonly baseUrl?: string;
+  readonly change?: Partial<Snapshot>;
+}): Snapshot {
+  const prepared = prepareMember({
+    bytes: Buffer.from(options.index),
+    baseUrl: options.baseUrl ?? 'https://charts.example/',
+    urls: ['proxied'],
+  });
+  const merged = mergeMembers({ members: [{ name: 'grafana', prepared }], urls: 'proxied' });
+  return {
+    virtual: 'all',
+    revision: merged.revision,
+    yaml: createVariant(merged.yaml),
+    json: createVariant(merged.json),
+    locations: merged.locations,
+    locationsDigest: merged.locationsDigest,
+    publishedAt: PUBLISHED_AT,
+    refreshedAt: PUBLISHED_AT,
+    expiresAt: PUBLISHED_AT + 3_600_000,
+    charts: merged.charts,
+    versions: merged.versions,
+    lines: merged.lines,
+    conflicts: merged.conflicts,
+    ...options.change,
+  };
+}
+
+export const SMALL_INDEX = `apiVersion: v1
+entries:
+  nginx:
+  - apiVersion: v2
+    name: nginx
+    urls:
+    - nginx-1.2.3.tgz
+    version: 1.2.3
+`;
+
+/** A refresh that changed nothing. */
+export const UNCHANGED: RefreshResult = {
+  outcome: 'unchanged',
+  revision: 'abc',
+  durationMs: 5,
+  phases: { fetchMs: 5, mergeMs: 0, storeMs: 0 },
+  members: [],
+  error: null,
+};
+
+/** A virtual repository that serves `snapshot`, with what a test changes about it. */
+export function createVirtual(
+  snapshot: Snapshot | null,
+  change: Partial<VirtualRepository> = {},
+): VirtualRepository {
+  const status: VirtualStatus = {
+    name: 'all',
+    state: snapshot === null ? 'cold' : 'warm',
+    revision: snapshot?.revision ?? null,
+    refreshedAt: null,
+    expiresAt: null,
+    nextRefreshAt: null,
+    charts: snapshot?.charts ?? 0,
+    versions: snapshot?.versions ?? 0,
+    bytes: 0,
+    lines: 0,
+    conflicts: 0,
+    lastRefresh: null,
+    members: [],
+  };
+  return {
+    name: 'all',
+    members: ['grafana'],
+    backgroundRefresh: true,
+    proxyCharts: true,
+    current: () => snapshot,
+    acquire: async () => {
+      if (snapshot === null) throw new Error('the test has no snapshot');
+      return { snapshot, source: 'cache' };
+    },
+    refresh: async () => UNCHANGED,
+    status: () => ({ ...status, name: change.name ?? 'all' }),
+    isSettled: () => true,
+    ...change,
+  };
+}
+
+const NO_CHARTS: ChartFiles = { open: async () => null, close: async () => {} };
+
+export interface Rig {
+  readonly app: FastifyInstance;
+  readonly metrics: Metrics;
+  readonly clock: Clock & { at: number };
+  /** The lines of the log. */
+  readonly logged: () => Record<string, unknown>[];
+  /** The value of one series, or null where there is none. */
+  readonly read: (series: string) => Promise<number | null>;
+  /** Where it listens; it does so from the first call on. */
+  readonly listen: () => Promise<{ readonly origin: string; readonly port: number }>;
+}
+
+export function createRig(
+  t: Test,
+  options: {
+    readonly virtuals: readonly VirtualRepository[];
+    readonly charts?: ChartFiles;
+    readonly idleWriteMs?: number;
+  },
+): Rig {
+  const lines: string[] = [];
+  const logger = createLogger({
+    level: 'debug',
+    pretty: false,
+    destination: new Writable({
+      write(chunk, _encoding, done) {
+        lines.push(String(chunk));
+        done();
+      },
+    }),
+  });
+  const { virtuals } = options;
+  const metrics = createMetrics({ virtuals, load: () => ({ queueDepth: 0, utilization: 0 }) });
+  const clock = { ...systemClock, at: PUBLISHED_AT, now: () => clock.at };
+  const app = createServer({
+    virtuals: new Map(virtuals.map((virtual) => [virtual.name, virtual])),
+    charts: options.charts ?? NO_CHARTS,
+    metrics,
+    logger,
+    version: '1.2.3',
+    clock,
+    ...(options.idleWriteMs === undefined ? {} : { idleWriteMs: options.idleWriteMs }),
+  });
+  t.teardown(async () => {
+    app.server.closeAllConnections();
+    await app.close();
+    metrics.close();
+  });
+  return {
+    app,
+    metrics,
+    clock,
+    logged: () => lines.map((line) => JSON.parse(line)),
+    read: async (series) => {
+      const { body } = await metrics.render();
+      const line = body.split('\n').find((candidate) => candidate.startsWith(`${series} `));
+      return line === undefined ? null : Number(line.slice(series.length + 1));
+    },
+    listen: async () => {
+      const origin = await app.listen({ host: '127.0.0.1', port: 0 });
+      return { origin, port: Number(new URL(origin).port) };
+    },
+  };
+}

@@ -1,0 +1,3 @@
+module chandlery.test/judge/protocol
+
+go 1.26.0

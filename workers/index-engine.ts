@@ -1,0 +1,80 @@
+/**
+ * The worker's side of the index engine: thin, so that all there is to test is in `src/helm`.
+ * Piscina calls the named exports. A failure crosses the thread as a value, because a class and its
+ * `code` would be lost.
+ */
+import { createHash } from 'node:crypto';
+import { constants, setPriority } from 'node:os';
+import { gzipSync } from 'node:zlib';
+import { type SerializedError, serializeError } from '../src/errors.ts';
+import { collectGarbage } from '../src/garbage.ts';
+import { mergeMembers as merge } from '../src/helm/assemble.ts';
+import type {
+  MergedIndex,
+  MergeInput,
+  PreparedMember,
+  PrepareInput,
+  SharedBytes,
+} from '../src/helm/model.ts';
+import { prepareMember as prepare } from '../src/helm/prepare.ts';
+
+/** What every task answers. */
+export type TaskResult<Value> =
+  | { readonly ok: true; readonly value: Value }
+  | { readonly ok: false; readonly error: SerializedError };
+
+// On Linux a priority belongs to a thread: a merge must not keep the event loop from its core.
+if (process.platform === 'linux') {
+  try {
+    setPriority(0, constants.priority.PRIORITY_BELOW_NORMAL);
+  } catch {
+    // A container may forbid it; then the scheduler shares fairly, which is good enough.
+  }
+}
+
+function attempt<Value>(task: () => Value): TaskResult<Value> {
+  try {
+    return { ok: true, value: task() };
+  } catch (error) {
+    return { ok: false, error: serializeError(error) };
+  }
+}
+
+/** After how many bytes of input this thread's handles are worth a collection. */
+const COLLECT_AFTER_BYTES = 32 * 1024 * 1024;
+let bytesSinceCollection = 0;
+
+function collectAfter(bytes: number): void {
+  bytesSinceCollection += bytes;
+  if (bytesSinceCollection < COLLECT_AFTER_BYTES) return;
+  bytesSinceCollection = 0;
+  // The answer is on its way first.
+  setImmediate(collectGarbage);
+}
+
+export function prepareMember(input: PrepareInput): TaskResult<PreparedMember> {
+  collectAfter(input.bytes.length);
+  return attempt(() => prepare(input));
+}
+
+export function mergeMembers(input: MergeInput): TaskResult<MergedIndex> {
+  collectAfter(input.members.reduce((sum, { prepared }) => sum + prepared.bytes, 0));
+  return attempt(() => merge(input));
+}
+
+/** The best size that does not cost a multiple of the time. */
+const GZIP_LEVEL = 6;
+
+export function compress(bytes: SharedBytes): TaskResult<SharedBytes> {
+  return attempt(() => {
+    // Without a time or a name in its header, gzip gives the same bytes for the same input.
+    const packed = gzipSync(bytes, { level: GZIP_LEVEL });
+    const shared = new Uint8Array(new SharedArrayBuffer(packed.length));
+    shared.set(packed);
+    return shared;
+  });
+}
+
+export function digest(bytes: SharedBytes): TaskResult<string> {
+  return attempt(() => createHash('sha256').update(bytes).digest('hex'));
+}
