@@ -73,7 +73,6 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
   else if (status >= 500) request.log.warn({ err: known }, 'request not answered');
 
   // What was set for the answer that did not come to pass would now describe the error.
-  for (const name of reply.raw.getHeaderNames()) reply.raw.removeHeader(name);
   for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name);
 
   const { allow } = known.details;
