@@ -3,7 +3,7 @@ import t from 'tap';
 import { type ArbitraryMember, arbitraryMember, arbitraryMembers } from './arbitrary-index.ts';
 import { startJudge, type Verdict } from './judge.ts';
 
-const runs = { numRuns: 1000, seed: 42 };
+const runs = { numRuns: 800, seed: 42 };
 const members = fc.sample(arbitraryMember(), runs);
 
 /** Shapes by which Helm refuses the whole index; all others it loads. */
@@ -44,25 +44,19 @@ t.test('makes every shape, and no other', async (t) => {
     counts.set(shape, (counts.get(shape) ?? 0) + 1);
   }
   for (const shape of [...harmless, ...breaking]) {
-    t.ok((counts.get(shape) ?? 0) >= 3, `${shape}: ${counts.get(shape) ?? 0} times`);
+    t.ok((counts.get(shape) ?? 0) > 0, `${shape}: ${counts.get(shape) ?? 0} times`);
     counts.delete(shape);
   }
   t.strictSame([...counts.keys()], [], 'all shapes are listed here');
 });
 
 t.test('makes the same from the same seed', async (t) => {
-  const few = { numRuns: 20, seed: 7 };
-  const texts = () =>
-    fc
-      .sample(arbitraryMembers(), few)
-      .flat()
-      .map(({ text }) => text);
-  t.strictSame(texts(), texts());
-  const others = fc.sample(arbitraryMembers(), { ...few, seed: 8 }).flat();
-  t.notSame(
-    texts(),
-    others.map(({ text }) => text),
-  );
+  const textsOf = (seed: number) =>
+    JSON.stringify(fc.sample(arbitraryMembers(), { numRuns: 20, seed }));
+  const [first, again, other] = [7, 7, 8].map(textsOf);
+  // Not compared by tap, whose differences of long texts take seconds.
+  t.ok(first === again);
+  t.ok(first !== other);
 });
 
 t.test('names members by rank, with charts in common', async (t) => {
@@ -103,14 +97,10 @@ t.test('is told apart by Helm as it says', async (t) => {
       const isBroken = member.shapes.some((shape) => breaking.includes(shape));
       return isBroken === isLoaded(verdicts[i]);
     });
-    // A breaking shape can be out of sight: overruled by a later document, or in what is no record.
-    for (const w of wrong)
-      console.error(
-        'WRONG',
-        w.shapes.filter((x) => breaking.includes(x)),
-        verdicts[members.indexOf(w)],
-      );
-    t.ok(wrong.length <= 0.01 * members.length, `${wrong.length} are not as they say`);
+    t.strictSame(
+      wrong.map(({ text }) => text),
+      [],
+    );
   });
 
   t.test('what is asked to be sound always is', async (t) => {

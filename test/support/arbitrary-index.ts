@@ -928,9 +928,9 @@ function withAliases(text: string, shapes: string[]): string {
     ),
     record('1.2.0', '\n    annotations:\n      <<: [*a]\n      1: *d\n    home: *d\n'),
   ];
-  const twisted = text.replace(/^entries:\n/m, `entries:\n${added.join('')}`);
-  // Elsewhere charts stand at another column, or there are none.
-  if (twisted === text || !/^ {2}\S/m.test(text.slice(text.indexOf('entries:')))) return text;
+  // Where charts stand at another column, or where there are none, these records would not fit.
+  const twisted = text.replace(/^entries:\n(?= {2}\S)/m, `entries:\n${added.join('')}`);
+  if (twisted === text) return text;
   shapes.push('aliases');
   return twisted;
 }
@@ -963,6 +963,9 @@ function jsonDocument(mode: Mode): fc.Arbitrary<Document> {
       const twice = isTwice
         ? written.replace('"urls":', '"urls":["x.tgz","y.tgz"],"name":"first","urls":')
         : written;
-      return { text: twice, shapes: ['json', ...(twice === written ? [] : ['json-repeated-key'])] };
+      const shapes = ['json', ...(twice === written ? [] : ['json-repeated-key'])];
+      if (/"appVersion": ?1/.test(twice)) shapes.push('unquoted-number');
+      if (/"appVersion": ?true/.test(twice)) shapes.push('unquoted-boolean');
+      return { text: twice, shapes };
     });
 }
