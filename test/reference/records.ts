@@ -329,9 +329,13 @@ function decodeStructs(
   tree: Tree,
   { shape, current, context }: Target & { shape: Extract<Shape, { kind: 'structs' }> },
 ): Value[] {
-  if (tree.kind !== 'list') throw new WrongType();
+  const isOne =
+    tree.kind === 'map' && tree.pairs.some(([key]) => foldCase(keyText(key)) === 'name');
+  if (isOne) context.reader.onRepair('wrong-type', context.path);
+  else if (tree.kind !== 'list') throw new WrongType();
   const before = (current ?? []) as Value[];
-  return tree.items.map((item, index) => {
+  const items = tree.kind === 'list' ? tree.items : [tree];
+  return items.map((item, index) => {
     if (item.kind === 'map') {
       const into = before[index] as Held | null | undefined;
       const { reader } = context;

@@ -66,6 +66,7 @@ const table: readonly [string, boolean, object | null][] = [
   ['APPVERSION: x', true, { appVersion: 'x' }],
   ['maintainers: [x]', false, { maintainers: [{ name: 'x' }] }],
   ['maintainers: {a: b}', false, { maintainers: undefined }],
+  ['dependencies: {name: a}', false, { dependencies: [{ name: 'a' }] }],
   ['sources: x', false, { sources: ['x'] }],
   ['dependencies: {}', false, { dependencies: undefined }],
   ['type: foo', true, null],

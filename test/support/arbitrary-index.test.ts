@@ -26,6 +26,7 @@ const breaking = [
 const harmless = [
   ...['|', '|-', '|+', '>', '>-', '>+', 'indentation-indicator', 'folded-plain', 'escapes'],
   ...['single-quoted', 'double-quoted', 'multi-line-single', 'multi-line-double'],
+  ...['blank-after-escaped-break', 'unindented-flow'],
   ...['unindented-quote', 'line-separators', 'inner-bom', 'nearly-a-number', 'null', 'boolean'],
   ...['converted-scalar', 'annotation-lookup', 'numeric-key', 'import-values', 'created-form'],
   ...['flow-list', 'flow-map', 'flow-record', 'indented-list', 'record-on-next-line'],

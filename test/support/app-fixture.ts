@@ -1,0 +1,260 @@
+/**
+ * Everything behind the server, wired as the program wires it, between a scripted upstream and
+ * stores in a directory: the clock stands still, and each part can be wrapped by a test.
+ */
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import type { Test } from 'tap';
+import type { UrlPolicy } from '../../src/helm/model.ts';
+import { createLogger, type Logger } from '../../src/logger.ts';
+import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import type { IndexEngine } from '../../src/refresh/index-engine.ts';
+import { type CachedRemote, MemberCache } from '../../src/refresh/member-cache.ts';
+import type { Snapshot, VirtualStatus } from '../../src/refresh/snapshot.ts';
+import { SnapshotStore } from '../../src/refresh/snapshot-store.ts';
+import { VirtualRefresher } from '../../src/refresh/virtual-refresher.ts';
+import { createEmbeddedStateStore } from '../../src/storage/embedded-state-store.ts';
+import { createFilesystemObjectStore } from '../../src/storage/filesystem-object-store.ts';
+import type { ObjectStore } from '../../src/storage/object-store.ts';
+import type { StateStore } from '../../src/storage/state-store.ts';
+import type { Upstream } from '../../src/upstream/upstream.ts';
+import { createUpstream } from '../../src/upstream/upstream-client.ts';
+import { FakeClock } from './fake-clock.ts';
+import { countCalls, createInlineEngine } from './inline-engine.ts';
+import { type ScriptedUpstream, startScriptedUpstream } from './scripted-upstream.ts';
+
+/** The TTL of a member that does not say another. */
+export const TTL_MS = 3_600_000;
+
+export interface MemberOptions {
+  /** Where its `index.yaml` is on the scripted upstream; its name where it is left out. */
+  readonly path?: string;
+  readonly ttlMs?: number;
+  readonly timeoutMs?: number;
+  readonly maxIndexBytes?: number;
+}
+
+export interface VirtualOptions {
+  readonly members: readonly string[];
+  readonly urls?: UrlPolicy;
+  readonly backgroundRefresh?: boolean;
+}
+
+export interface FixtureOptions {
+  /** By name; those that only a virtual repository names are there as well. */
+  readonly members?: Readonly<Record<string, MemberOptions>>;
+  readonly virtuals: Readonly<Record<string, VirtualOptions>>;
+  /** Where the stores are; a fresh directory where it is left out. */
+  readonly path?: string;
+  readonly clock?: FakeClock;
+  /** On the calling thread where it is left out. */
+  readonly engine?: IndexEngine;
+  /** Shared with a fixture that was there before; a fresh one where it is left out. */
+  readonly upstream?: ScriptedUpstream;
+  readonly client?: Upstream;
+  readonly wrapObjects?: (store: ObjectStore) => ObjectStore;
+  readonly wrapState?: (store: StateStore) => StateStore;
+  readonly rebuildTimeoutMs?: number;
+  readonly random?: () => number;
+}
+
+export interface Fixture {
+  readonly path: string;
+  readonly clock: FakeClock;
+  readonly upstream: ScriptedUpstream;
+  readonly cache: MemberCache;
+  readonly objects: ObjectStore;
+  readonly state: StateStore;
+  readonly metrics: Metrics;
+  readonly calls: { readonly prepareMember: number; readonly mergeMembers: number };
+  virtual(name?: string): VirtualRefresher;
+  /** The lines of the log with that message, or all. */
+  logged(message?: string): readonly Record<string, unknown>[];
+  /** The value of one series, or null where there is none. */
+  read(series: string): Promise<number | null>;
+  /** Waits until so many refreshes have ended in all. */
+  untilRefreshes(count: number): Promise<void>;
+  /** The keys of all objects. */
+  keys(): Promise<readonly string[]>;
+  close(): Promise<void>;
+}
+
+export function recordLog(): {
+  readonly logger: Logger;
+  readonly lines: Record<string, unknown>[];
+} {
+  const lines: Record<string, unknown>[] = [];
+  const destination = new Writable({
+    write(chunk, _encoding, done) {
+      lines.push(JSON.parse(String(chunk)));
+      done();
+    },
+  });
+  return { logger: createLogger({ level: 'debug', pretty: false, destination }), lines };
+}
+
+export async function createFixture(t: Test, options: FixtureOptions): Promise<Fixture> {
+  const path = options.path ?? t.testdir();
+  const clock = options.clock ?? new FakeClock();
+  const random = options.random ?? (() => 0);
+  const upstream = options.upstream ?? (await startScriptedUpstream());
+  if (options.upstream === undefined) t.teardown(() => upstream.close());
+  const { logger, lines } = recordLog();
+  const { engine, calls } = countCalls(options.engine ?? createInlineEngine());
+  const disk = { logger, clock };
+  const objectsOnDisk = createFilesystemObjectStore({ path: join(path, 'objects'), ...disk });
+  const stateOnDisk = createEmbeddedStateStore({ path: join(path, 'state'), ...disk });
+  const objects = options.wrapObjects?.(objectsOnDisk) ?? objectsOnDisk;
+  const state = options.wrapState?.(stateOnDisk) ?? stateOnDisk;
+  const client = options.client ?? createUpstream({ clock, random, logger });
+  const names = Object.entries(options.virtuals);
+  const plainMetrics = createMetrics({
+    virtuals: names.map(([name, { members }]) => ({ name, members })),
+    load: () => engine.load(),
+  });
+  const refreshes = countRefreshes();
+  const metrics: Metrics = {
+    ...plainMetrics,
+    refreshFinished(event) {
+      plainMetrics.refreshFinished(event);
+      refreshes.add();
+    },
+  };
+  const remotes = new Map<string, CachedRemote>();
+  for (const [, { members, urls = 'proxied' }] of names) {
+    for (const name of members) {
+      const before = remotes.get(name);
+      const member = options.members?.[name] ?? {};
+      remotes.set(name, {
+        ttlMs: member.ttlMs ?? TTL_MS,
+        urls: [...new Set([...(before?.urls ?? []), urls])],
+        endpoint: {
+          name,
+          baseUrl: `${upstream.origin}/${member.path ?? name}`,
+          auth: { kind: 'none' },
+          headers: {},
+          timeoutMs: member.timeoutMs ?? 30_000,
+          maxIndexBytes: member.maxIndexBytes ?? 64 * 1024 * 1024,
+          allowPrivateAddresses: true,
+        },
+      });
+    }
+  }
+  const shared = { engine, objects, state, clock, logger, metrics };
+  const cache = new MemberCache({ ...shared, remotes, upstream: client });
+  const store = new SnapshotStore(shared);
+  const virtuals = new Map(
+    names.map(([name, { members, urls = 'proxied', backgroundRefresh = true }]) => [
+      name,
+      new VirtualRefresher({
+        ...shared,
+        name,
+        members,
+        urls,
+        backgroundRefresh,
+        ttlMs: Math.min(...members.map((member) => remotes.get(member)!.ttlMs)),
+        rebuildTimeoutMs: options.rebuildTimeoutMs ?? 60_000,
+        cache,
+        store,
+        random,
+      }),
+    ]),
+  );
+  let closing: Promise<void> | null = null;
+  const close = async (): Promise<void> => {
+    const closed = [...virtuals.values()].map((virtual) => virtual.close());
+    cache.close();
+    await Promise.all(closed);
+    await client.close();
+    await objects.close();
+    await state.close();
+    plainMetrics.close();
+  };
+  const fixture: Fixture = {
+    path,
+    clock,
+    upstream,
+    cache,
+    objects,
+    state,
+    metrics,
+    calls,
+    virtual: (name = names[0]![0]) => virtuals.get(name)!,
+    logged: (message) => lines.filter((line) => message === undefined || line.msg === message),
+    async read(series) {
+      const { body } = await metrics.render();
+      const line = body.split('\n').find((candidate) => candidate.startsWith(`${series} `));
+      return line === undefined ? null : Number(line.slice(series.length + 1));
+    },
+    untilRefreshes: refreshes.until,
+    async keys() {
+      const keys: string[] = [];
+      for await (const { key } of objects.list('')) keys.push(key);
+      return keys;
+    },
+    close() {
+      closing ??= close();
+      return closing;
+    },
+  };
+  t.teardown(fixture.close);
+  return fixture;
+}
+
+function countRefreshes(): { add(): void; until(count: number): Promise<void> } {
+  const waiters = new Map<() => void, number>();
+  let ended = 0;
+  return {
+    add() {
+      ended++;
+      for (const [resolve, count] of waiters) if (ended >= count) resolve();
+    },
+    async until(count) {
+      if (ended >= count) return;
+      await new Promise<void>((resolve) => waiters.set(resolve, count));
+    },
+  };
+}
+
+/** An index as Helm writes it: by chart, its versions; a URL is the file's name below `at`. */
+export function indexOf(
+  charts: Readonly<Record<string, readonly string[]>>,
+  { at = '', generated = '2024-01-01T00:00:00Z' } = {},
+): string {
+  const lines = ['apiVersion: v1', 'entries:'];
+  for (const [chart, versions] of Object.entries(charts)) {
+    lines.push(`  ${chart}:`);
+    for (const version of versions) {
+      lines.push(
+        '  - apiVersion: v2',
+        '    created: "2023-04-05T06:07:08Z"',
+        `    name: ${chart}`,
+        '    urls:',
+        `    - ${at}${chart}-${version}.tgz`,
+        `    version: ${version}`,
+      );
+    }
+  }
+  return `${[...lines, `generated: "${generated}"`].join('\n')}\n`;
+}
+
+/** `count` versions, newest first. */
+export function versions(count: number): readonly string[] {
+  return Array.from({ length: count }, (_, index) => `1.0.${count - 1 - index}`);
+}
+
+/** Which chart versions a snapshot serves, as `chart@version`. */
+export function servedIn(snapshot: Snapshot | null): readonly string[] {
+  if (snapshot === null) return [];
+  const { entries } = JSON.parse(Buffer.from(snapshot.json.bytes).toString()) as {
+    entries: Record<string, { version: string }[]>;
+  };
+  return Object.entries(entries ?? {}).flatMap(([chart, records]) =>
+    records.map(({ version }) => `${chart}@${version}`),
+  );
+}
+
+/** What `status` says of one member. */
+export function memberOf(status: VirtualStatus, name: string) {
+  return status.members.find((member) => member.name === name) ?? null;
+}
