@@ -17,6 +17,7 @@ import {
 } from 'yaml';
 import { z } from 'zod';
 import { AppError } from './errors.ts';
+import { nearestNames } from './nearest-names.ts';
 import type { RemoteAuth, RemoteEndpoint } from './upstream/upstream.ts';
 
 // What the program works with -----------------------------------------------------------------
@@ -1583,43 +1584,6 @@ function formatPath(path: Path): string {
   return result;
 }
 
-/** The candidate that a slip of the keyboard would turn into `name`, or null. */
 function nearest(name: string, candidates: readonly string[]): string | null {
-  const fold = (word: string) => word.toLowerCase().replaceAll(/[-_.\s]/g, '');
-  const wanted = fold(name);
-  let best: string | null = null;
-  let bestDistance = Math.max(1, Math.min(3, Math.floor(wanted.length / 3))) + 1;
-  for (const candidate of candidates) {
-    const distance = editDistance(wanted, fold(candidate));
-    // Of a very short name nothing would be left.
-    if (distance < bestDistance && distance < wanted.length) {
-      best = candidate;
-      bestDistance = distance;
-    }
-  }
-  return best;
-}
-
-/** Insertions, deletions, replacements and swaps of neighbours. */
-function editDistance(a: string, b: string): number {
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let row = 1; row <= a.length; row += 1) {
-    const current = [row];
-    for (let column = 1; column <= b.length; column += 1) {
-      const cost = a[row - 1] === b[column - 1] ? 0 : 1;
-      let best = Math.min(
-        (last[column] ?? 0) + 1,
-        (current[column - 1] ?? 0) + 1,
-        (last[column - 1] ?? 0) + cost,
-      );
-      if (row > 1 && column > 1 && a[row - 1] === b[column - 2] && a[row - 2] === b[column - 1]) {
-        best = Math.min(best, (beforeLast[column - 2] ?? 0) + 1);
-      }
-      current.push(best);
-    }
-    beforeLast = last;
-    last = current;
-  }
-  return last[b.length] ?? 0;
+  return nearestNames(name, candidates, 1)[0] ?? null;
 }

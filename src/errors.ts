@@ -6,8 +6,11 @@
 /**
  * What went wrong, one meaning each.
  *
- * - `config-invalid`: the configuration file cannot be used; nothing was started.
+ * - `config-invalid`: the configuration cannot be used; nothing was started, or nothing sent.
  * - `usage`: a command line that makes no sense.
+ * - `listen-failed`: the server cannot listen on the address that it was given.
+ * - `source-unreadable`: a file that a command was told to read cannot be read.
+ * - `output-failed`: a file that a command was told to write cannot be written.
  * - `not-found`: an unknown virtual repository, chart or version.
  * - `not-ready`: nothing is published yet and the rebuild did not finish in time.
  * - `bad-request`: a request that cannot be understood.
@@ -24,7 +27,7 @@
  * - `member-missing`: a member that has never given a usable index.
  * - `no-members`: no member of a virtual repository could be used.
  * - `digest-mismatch`: bytes that are not what their digest says.
- * - `store-key-invalid`: a key that an object store must not accept.
+ * - `store-key-invalid`: a key that a store must not accept.
  * - `store-failed`: an object or state store could not do what it was asked.
  * - `worker-failed`: a worker thread crashed, ran out of memory or was stopped.
  * - `worker-timeout`: a task in a worker took longer than its limit.
@@ -35,6 +38,9 @@
 export type ErrorCode =
   | 'config-invalid'
   | 'usage'
+  | 'listen-failed'
+  | 'source-unreadable'
+  | 'output-failed'
   | 'not-found'
   | 'not-ready'
   | 'bad-request'

@@ -10,16 +10,13 @@ import type { ProcessEdge } from './process-edge.ts';
 /** 0 done, 1 failed, 2 wrong usage or config; or ended by a signal before it was done. */
 export type ExitStatus = 0 | 1 | 2 | 'interrupted';
 
-/** Beside the codes of errors, one of a failure that only a command has. */
-export type FailureCode = ErrorCode | 'listen-failed';
-
 /** What a command works with. */
 export interface CommandContext {
   readonly edge: ProcessEdge;
   readonly output: Output;
   readonly isDebug: boolean;
   /** Says why the command fails, in both forms of output; returns the status. */
-  fail(failure: { readonly code: FailureCode; readonly message: string }): ExitStatus;
+  fail(failure: { readonly code: ErrorCode; readonly message: string }): ExitStatus;
 }
 
 /** Options that every command has, as commander gives them. */

@@ -239,14 +239,14 @@ async function fetchIndex(
   throw new AppError('internal', 'an unconditional fetch has no body');
 }
 
-/** @throws AppError `member-missing`, `upstream-too-large`. */
+/** @throws AppError `source-unreadable`, `upstream-too-large`. */
 async function readIndexFile(path: string): Promise<Uint8Array> {
   let bytes: Uint8Array | null;
   try {
     const { size } = await stat(path);
     bytes = size > MAX_INDEX_BYTES ? null : await readFile(path);
   } catch (error) {
-    throw new AppError('member-missing', `cannot read ${path}: ${reasonOf(error)}`);
+    throw new AppError('source-unreadable', `cannot read ${path}: ${reasonOf(error)}`);
   }
   if (bytes !== null && bytes.byteLength <= MAX_INDEX_BYTES) return bytes;
   throw new AppError(

@@ -18,7 +18,7 @@ export interface OutputFile {
  * Writes all files beside where they belong, flushed, and then moves them there. A link is followed;
  * what is no regular file, such as a pipe or a device, is written to in place.
  *
- * @throws AppError `store-failed`; then no file has changed, unless the moving itself failed.
+ * @throws AppError `output-failed`; then no file has changed, unless the moving itself failed.
  */
 export async function writeFiles(
   files: readonly OutputFile[],
@@ -58,7 +58,7 @@ async function explain(path: string, work: () => Promise<void>): Promise<void> {
   try {
     await work();
   } catch (error) {
-    throw new AppError('store-failed', `cannot write ${path}: ${reasonOf(error)}`, {
+    throw new AppError('output-failed', `cannot write ${path}: ${reasonOf(error)}`, {
       cause: error,
     });
   }

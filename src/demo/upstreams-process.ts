@@ -54,6 +54,7 @@ function describe(member: GeneratedMember): DemoRemote {
   return { name: member.name, baseUrl: member.baseUrl, figures: member.figures };
 }
 
+/** A parent that is gone ends this process by itself: that the message is lost is no failure. */
 function report(message: DemoReport): void {
-  if (process.connected) process.send?.(message);
+  if (process.connected) process.send?.(message, () => {});
 }

@@ -8,6 +8,9 @@ import { AppError, type ErrorCode, toAppError } from '../errors.ts';
 const STATUSES: Readonly<Record<ErrorCode, number>> = {
   'config-invalid': 500,
   usage: 500,
+  'listen-failed': 500,
+  'source-unreadable': 500,
+  'output-failed': 500,
   'not-found': 404,
   'not-ready': 503,
   'bad-request': 400,

@@ -1,5 +1,6 @@
 /** Finds the virtual repository that a path names, or says which names come nearest. */
 import { AppError } from '../errors.ts';
+import { nearestNames } from '../nearest-names.ts';
 import type { VirtualRepository } from '../refresh/snapshot.ts';
 
 const NEAREST_NAMES = 3;
@@ -12,11 +13,7 @@ export function findVirtual(
   const virtual = virtuals.get(name);
   if (virtual !== undefined) return virtual;
   const asked = name.slice(0, 64);
-  const nearest = [...virtuals.keys()]
-    .map((known) => ({ known, distance: editDistance(asked, known) }))
-    .sort((a, b) => a.distance - b.distance || (a.known < b.known ? -1 : 1))
-    .slice(0, NEAREST_NAMES)
-    .map(({ known }) => known);
+  const nearest = nearestNames(asked, [...virtuals.keys()], NEAREST_NAMES);
   throw new AppError(
     'not-found',
     `There is no virtual repository ${quote(asked)}.${suggest(nearest)}`,
@@ -31,18 +28,4 @@ export function suggest(nearest: readonly string[]): string {
 /** A name inside a message, with nothing in it that a terminal would obey. */
 export function quote(name: string): string {
   return JSON.stringify(name);
-}
-
-/** Levenshtein's distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const substitution = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substitution, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }
