@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type ChartFiles, createChartFiles } from './charts/chart-files.ts';
 import type { Clock } from './clock.ts';
 import type { Config, RemoteConfig } from './config.ts';
-import { toAppError } from './errors.ts';
+import { AppError, toAppError } from './errors.ts';
 import type { UrlPolicy } from './helm/model.ts';
 import { closeGracefully, createServer } from './http/server.ts';
 import type { Logger } from './logger.ts';
@@ -51,6 +51,7 @@ export class App {
   readonly #cache: MemberCache;
   readonly #charts: ChartFiles;
   readonly #server: ReturnType<typeof createServer>;
+  #listening: Promise<string> | null = null;
   #closing: Promise<void> | null = null;
 
   constructor({ config, clock, random, logger }: AppOptions) {
@@ -129,11 +130,15 @@ export class App {
   /**
    * Serves what is stored, then warms every virtual repository. Resolves with the address once the
    * server listens, which is before the first refresh ends.
+   * @throws AppError `closed` where `close` was called meanwhile; what `listen` fails with.
    */
   async start(): Promise<{ readonly url: string; readonly port: number }> {
     await Promise.all([...this.virtuals.values()].map((virtual) => virtual.load()));
+    this.#throwIfClosing();
     const { host, port } = this.#config.server;
-    const url = await this.#server.listen({ host, port });
+    this.#listening = this.#server.listen({ host, port });
+    const url = await this.#listening;
+    this.#throwIfClosing();
     const address = this.#server.server.address();
     const boundPort = address !== null && typeof address === 'object' ? address.port : port;
     this.#logger.info({ url, version: VERSION, virtuals: [...this.virtuals.keys()] }, 'listening');
@@ -170,12 +175,18 @@ export class App {
     return this.#closing;
   }
 
+  #throwIfClosing(): void {
+    if (this.#closing !== null) throw new AppError('closed', 'the server is shutting down');
+  }
+
   async #close(): Promise<void> {
     const { shutdownTimeoutMs } = this.#config.server;
     const startedMs = this.#clock.monotonicMs();
+    const refreshers = Promise.all([...this.virtuals.values()].map((virtual) => virtual.close()));
     // A refresh may be amid a fetch of many seconds; what it would publish, the next start fetches.
     this.#cache.close();
-    const refreshers = Promise.all([...this.virtuals.values()].map((virtual) => virtual.close()));
+    // A server that is about to listen cannot be closed yet.
+    await this.#listening?.catch(() => {});
     await closeGracefully(this.#server, { timeoutMs: shutdownTimeoutMs, clock: this.#clock });
     const leftMs = Math.max(shutdownTimeoutMs - (this.#clock.monotonicMs() - startedMs), 0);
     await Promise.race([refreshers, this.#timeout(leftMs)]);

@@ -80,7 +80,9 @@ function redactRecord(record: object): Record<string, unknown> {
 function redactMembers(record: object, depth: number): Record<string, unknown> {
   const clean: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(record)) {
-    clean[key] = SECRET_KEY.test(key) ? REDACTED : redactValue(value, depth + 1);
+    // A count is no secret, even under a name such as `unknown-key`.
+    const isSecret = SECRET_KEY.test(key) && typeof value !== 'number';
+    clean[key] = isSecret ? REDACTED : redactValue(value, depth + 1);
   }
   return clean;
 }

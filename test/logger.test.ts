@@ -84,6 +84,12 @@ t.test('what only looks a little like a secret is written', async (t) => {
   t.match(lines()[0], { key: 'charts/a', keys: 3, chart: 'cookie-cutter', charts: { a: 1 } });
 });
 
+t.test('a count is written, whatever the name of what was counted', async (t) => {
+  const { logger, lines } = createCapture();
+  logger.info({ repaired: { 'unknown-key': 3, 'repeated-key': 1 } }, 'member fetched');
+  t.match(lines()[0], { repaired: { 'unknown-key': 3, 'repeated-key': 1 } });
+});
+
 t.test('URLs lose their credentials, query and fragment wherever they stand', async (t) => {
   const { logger, text, lines } = createCapture();
   const url = 'https://me:hunter2@charts.example/a/b.tgz?sig=hunter2#hunter2';

@@ -111,6 +111,7 @@ export class MemberCache {
    * The member as it is now. Asks upstream where the member will not stay fresh until `horizonMs`
    * from now, which is when the caller comes again, or where `force` says so. Callers at the same
    * time share one fetch. Never rejects for what upstream or the member does.
+   * @throws AppError `closed`, also for what was under way when the cache was closed.
    */
   refresh(
     name: string,
@@ -120,6 +121,7 @@ export class MemberCache {
     if (entry === undefined) {
       return Promise.reject(new AppError('internal', `there is no member ${name}`));
     }
+    if (this.#abort.signal.aborted) return Promise.reject(closed());
     if (entry.running !== null) return entry.running;
     if (!options.force && this.#isFresh(entry, options.horizonMs)) {
       return Promise.resolve(entry.lastOutcome!);
@@ -140,9 +142,11 @@ export class MemberCache {
   }
 
   async #refresh(entry: Entry): Promise<MemberOutcome> {
-    const outcome = await this.#fetch(entry).catch((error: unknown) =>
-      this.#failed(entry, toAppError(error)),
-    );
+    const outcome = await this.#fetch(entry).catch((error: unknown) => {
+      // A fetch that was cancelled says nothing about the member, and nothing may be built on it.
+      if (this.#abort.signal.aborted) throw closed();
+      return this.#failed(entry, toAppError(error));
+    });
     entry.lastOutcome = outcome;
     return outcome;
   }
@@ -243,12 +247,10 @@ export class MemberCache {
       result: isRefused ? 'refused' : 'failed',
     });
     const state = entry.prepared === null ? 'missing' : 'stale';
-    if (error.code !== 'aborted') {
-      this.#logger.warn(
-        { member: entry.name, state, code: error.code, ...error.details, err: error.message },
-        isRefused ? 'member refused' : 'member failed',
-      );
-    }
+    this.#logger.warn(
+      { member: entry.name, state, code: error.code, ...error.details, err: error.message },
+      isRefused ? 'member refused' : 'member failed',
+    );
     return {
       name: entry.name,
       state,
@@ -281,50 +283,61 @@ export class MemberCache {
     return `member:${entry.name}`;
   }
 
-  #objectKey(entry: Entry, digest: string): string {
-    return `members/${entry.name}/${digest}.yaml`;
+  /** What lies below it belongs to the member: at most one index, that of the state, is of use. */
+  #objectPrefix(entry: Entry): string {
+    return `members/${entry.name}/`;
   }
 
-  /** Loads the last good index once, so that a conditional request can confirm it. */
+  #objectKey(entry: Entry, digest: string): string {
+    return `${this.#objectPrefix(entry)}${digest}.yaml`;
+  }
+
+  /**
+   * Loads the last good index once, so that a conditional request can confirm it. A store or a
+   * worker that cannot do it now is asked again at the next refresh, unless upstream was faster.
+   */
   async #restore(entry: Entry): Promise<void> {
-    if (entry.isRestored) return;
-    entry.isRestored = true;
+    if (entry.isRestored || entry.prepared !== null) return;
     try {
-      const stored = parseStored((await this.#state.get(this.#stateKey(entry)))?.value);
-      // Another address may serve other charts: what was stored for it is not this member.
-      if (stored === null || stored.baseUrl !== entry.remote.endpoint.baseUrl) return;
-      const bytes = await this.#objects.load(this.#objectKey(entry, stored.digest), {
-        maxBytes: entry.remote.endpoint.maxIndexBytes,
-      });
-      if (bytes === null) return;
-      const prepared = await this.#engine.prepareMember({
-        bytes,
-        baseUrl: stored.baseUrl,
-        urls: entry.remote.urls,
-      });
-      if (prepared.digest !== stored.digest) {
-        this.#logger.warn({ member: entry.name }, 'stored member is damaged');
-        return;
-      }
-      entry.stored = stored;
-      entry.prepared = prepared;
+      await this.#loadStored(entry);
+      entry.isRestored = true;
     } catch (error) {
-      this.#logger.warn(
-        { member: entry.name, err: toAppError(error).message },
-        'stored member could not be loaded',
-      );
+      if (this.#abort.signal.aborted) throw error;
+      const { code, message } = toAppError(error);
+      entry.isRestored = code === 'index-refused' || code === 'digest-mismatch';
+      this.#logger.warn({ member: entry.name, code, err: message }, 'stored member not loaded');
     }
+  }
+
+  async #loadStored(entry: Entry): Promise<void> {
+    const stored = parseStored((await this.#state.get(this.#stateKey(entry)))?.value);
+    // Another address may serve other charts: what was stored for it is not this member.
+    if (stored === null || stored.baseUrl !== entry.remote.endpoint.baseUrl) return;
+    const bytes = await this.#objects.load(this.#objectKey(entry, stored.digest), {
+      maxBytes: entry.remote.endpoint.maxIndexBytes,
+    });
+    if (bytes === null) return;
+    const prepared = await this.#engine.prepareMember({
+      bytes,
+      baseUrl: stored.baseUrl,
+      urls: entry.remote.urls,
+    });
+    if (prepared.digest !== stored.digest) {
+      throw new AppError('digest-mismatch', 'the stored index is not what its digest says');
+    }
+    entry.stored = stored;
+    entry.prepared = prepared;
   }
 
   /** Keeps a good index for the next start. A store that fails costs that, and nothing now. */
   async #store(entry: Entry, bytes: SharedBytes, next: StoredMember): Promise<void> {
-    const previous = entry.stored;
     entry.stored = next;
+    const stored = this.#objectKey(entry, next.digest);
     try {
-      await this.#objects.put(this.#objectKey(entry, next.digest), bytes);
+      await this.#objects.put(stored, bytes);
       await this.#state.set(this.#stateKey(entry), { ...next, validator: { ...next.validator } });
-      if (previous !== null && previous.digest !== next.digest) {
-        await this.#objects.remove(this.#objectKey(entry, previous.digest));
+      for await (const { key } of this.#objects.list(this.#objectPrefix(entry))) {
+        if (key !== stored) await this.#objects.remove(key);
       }
     } catch (error) {
       this.#logger.warn(
@@ -334,10 +347,14 @@ export class MemberCache {
     }
   }
 
-  /** Cancels what is being fetched. Idempotent. */
+  /** Cancels what is being fetched; who waits for it gets `closed`. Idempotent. */
   close(): void {
     this.#abort.abort();
   }
+}
+
+function closed(): AppError {
+  return new AppError('closed', 'the member cache has been closed');
 }
 
 function parseStored(value: JsonValue | undefined): StoredMember | null {

@@ -51,12 +51,17 @@ export class VirtualRefresher implements VirtualRepository {
   readonly #options: VirtualRefresherOptions;
   readonly #schedule: Schedule;
   #snapshot: Snapshot | null = null;
-  #running: Promise<RefreshResult> | null = null;
+  #running: { readonly result: Promise<RefreshResult>; readonly isForced: boolean } | null = null;
+  /** The forced refresh that follows the running one. */
+  #following: Promise<RefreshResult> | null = null;
   #lastResult: RefreshResult | null = null;
-  #failedAt: number | null = null;
+  /** When the last refresh failed, by the monotonic clock; null where it did not. */
+  #failedMs: number | null = null;
   #memberStatuses: readonly MemberStatus[];
   /** What the published snapshot was merged from, to see that nothing has changed. */
   #published: { readonly prepared: readonly (PreparedMember | null)[] } | null = null;
+  /** A publish failed: the stores may hold another revision than the one that is served. */
+  #isPointerUnsure = false;
   #inlineRebuild: Promise<RefreshResult> | null = null;
   #isClosed = false;
 
@@ -102,7 +107,7 @@ export class VirtualRefresher implements VirtualRepository {
 
   /** Warms the repository and begins its schedule, where it has one. Does not wait. Idempotent. */
   start(): void {
-    if (!this.backgroundRefresh) return;
+    if (!this.backgroundRefresh || this.#isClosed) return;
     this.#schedule.start();
     void this.refresh({ force: false });
   }
@@ -121,8 +126,7 @@ export class VirtualRefresher implements VirtualRepository {
     if (snapshot !== null && (this.backgroundRefresh || !isExpired)) {
       return { snapshot, source: 'cache' };
     }
-    const { clock } = this.#options;
-    if (this.#failedAt !== null && clock.now() - this.#failedAt < RETRY_AFTER_FAILURE_MS) {
+    if (this.#hasJustFailed()) {
       if (snapshot !== null) return { snapshot, source: 'cache' };
       throw this.#notReady();
     }
@@ -132,12 +136,19 @@ export class VirtualRefresher implements VirtualRepository {
     return { snapshot: rebuilt, source: rebuilt === snapshot ? 'cache' : 'rebuild' };
   }
 
+  #hasJustFailed(): boolean {
+    if (this.#failedMs === null) return false;
+    return this.#options.clock.monotonicMs() - this.#failedMs < RETRY_AFTER_FAILURE_MS;
+  }
+
   /** One rebuild for all who wait. It goes on when they leave, and when they have waited too long. */
   async #waitForRebuild(): Promise<void> {
     const { name, logger, metrics, clock, rebuildTimeoutMs } = this.#options;
     if (this.#inlineRebuild === null) {
       metrics.inlineRebuild(name);
-      logger.warn({ virtual: name }, 'request waits for a rebuild');
+      // Without background refresh that is how it should be, except where there is nothing at all.
+      const level = this.#snapshot === null ? 'warn' : 'info';
+      logger[level]({ virtual: name }, 'request waits for a rebuild');
       this.#inlineRebuild = this.refresh({ force: false }).finally(() => {
         this.#inlineRebuild = null;
       });
@@ -149,9 +160,13 @@ export class VirtualRefresher implements VirtualRepository {
         if (this.#snapshot === null) reject(this.#notReady());
         else resolve();
       }, rebuildTimeoutMs);
-      void rebuild.finally(() => {
+      const settle = (): void => {
         timer.cancel();
         resolve();
+      };
+      rebuild.then(settle, (error: unknown) => {
+        timer.cancel();
+        reject(error);
       });
     });
   }
@@ -165,14 +180,25 @@ export class VirtualRefresher implements VirtualRepository {
     );
   }
 
-  refresh(options: { readonly force: boolean }): Promise<RefreshResult> {
+  refresh({ force }: { readonly force: boolean }): Promise<RefreshResult> {
     if (this.#isClosed) {
       return Promise.reject(new AppError('closed', 'the server is shutting down'));
     }
-    this.#running ??= this.#refresh(options.force).finally(() => {
-      this.#running = null;
+    const running = this.#running;
+    if (running === null) {
+      const result = this.#refresh(force).finally(() => {
+        this.#running = null;
+      });
+      this.#running = { result, isForced: force };
+      return result;
+    }
+    if (!force || running.isForced) return running.result;
+    // What is under way leaves out the members that are not due yet: one more refresh asks them all.
+    this.#following ??= running.result.then(() => {
+      this.#following = null;
+      return this.refresh({ force: true });
     });
-    return this.#running;
+    return this.#following;
   }
 
   async #refresh(force: boolean): Promise<RefreshResult> {
@@ -184,11 +210,11 @@ export class VirtualRefresher implements VirtualRepository {
     let members: readonly MemberOutcome[] = [];
     try {
       members = await this.#fetchMembers(force, phases);
+      this.#memberStatuses = members.map(memberStatus);
       outcome = await this.#publish(members, phases);
     } catch (cause) {
       error = toAppError(cause);
     }
-    this.#memberStatuses = members.map(memberStatus);
     const result: RefreshResult = {
       outcome,
       revision: this.#snapshot?.revision ?? null,
@@ -198,7 +224,7 @@ export class VirtualRefresher implements VirtualRepository {
       error: error === null ? null : { code: error.code, message: error.message },
     };
     this.#lastResult = result;
-    this.#failedAt = error === null ? null : clock.now();
+    this.#failedMs = error === null ? null : clock.monotonicMs();
     metrics.refreshFinished({
       virtual: name,
       result: outcome,
@@ -246,6 +272,9 @@ export class VirtualRefresher implements VirtualRepository {
       throw new AppError('no-members', 'no member could be used', { retryable: true });
     }
     const previous = this.#snapshot;
+    if (previous !== null && members.every(({ error }) => error !== null)) {
+      throw new AppError('no-members', 'no member gave a usable answer', { retryable: true });
+    }
     const refreshedAt = clock.now();
     const times = { refreshedAt, expiresAt: refreshedAt + this.#options.ttlMs };
     const prepared = members.map((member) => member.prepared);
@@ -262,6 +291,7 @@ export class VirtualRefresher implements VirtualRepository {
     const storeStartedMs = clock.monotonicMs();
     phases.mergeMs = Math.round(storeStartedMs - mergeStartedMs);
     if (
+      !this.#isPointerUnsure &&
       previous?.revision === merged.revision &&
       previous.locationsDigest === merged.locationsDigest
     ) {
@@ -269,7 +299,9 @@ export class VirtualRefresher implements VirtualRepository {
       this.#swap({ ...previous, ...times });
       return 'unchanged';
     }
+    this.#isPointerUnsure = true;
     const snapshot = await store.publish(merged, { virtual: name, previous, ...times });
+    this.#isPointerUnsure = false;
     phases.storeMs = Math.round(clock.monotonicMs() - storeStartedMs);
     this.#published = { prepared };
     this.#swap(snapshot);
@@ -341,7 +373,7 @@ export class VirtualRefresher implements VirtualRepository {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#schedule.close();
-    await this.#running?.catch(() => {});
+    await this.#running?.result;
   }
 }
 

@@ -50,22 +50,38 @@ class WorkerPool implements IndexEngine {
   readonly #pool: Piscina;
   readonly #clock: Clock;
   readonly #taskTimeoutMs: number;
+  /** How many tasks may be handed to the pool now. The time of a task counts from there. */
+  #freeThreads: number;
+  readonly #waiting: (() => void)[] = [];
+  readonly #running = new Set<Promise<unknown>>();
+  /** One for each task that was handed to the pool: what makes it fail. */
+  readonly #failures = new Set<(error: Error) => void>();
   #closing: Promise<void> | null = null;
 
   constructor(options: WorkerPoolOptions) {
     const threads = options.threads ?? Math.min(Math.max(availableParallelism(), 2), MOST_THREADS);
     this.#clock = options.clock;
     this.#taskTimeoutMs = options.taskTimeoutMs;
+    this.#freeThreads = threads;
     this.#pool = new Piscina({
       filename: (options.worker ?? WORKER).href,
+      // The worker is plain JavaScript: what the main thread loads to run or to watch is not for it.
+      execArgv: [],
       minThreads: threads,
       maxThreads: threads,
       // Tasks come in bursts, hours apart; a thread that sleeps costs no processor time.
       idleTimeout: Number.POSITIVE_INFINITY,
+      // With atomics, a thread never gets back to its event loop, and what it has put off until after
+      // the answer, such as collecting garbage, never runs.
+      atomics: 'disabled',
       resourceLimits: { maxOldGenerationSizeMb: options.maxHeapMb ?? 4096 },
     });
-    // A thread that dies between tasks is replaced; without a listener it would end the process.
-    this.#pool.on('error', () => {});
+    // A thread that dies between tasks is replaced by the next task at the latest. Where it was the
+    // last one, what waits for it would wait for ever.
+    this.#pool.on('error', (error: Error) => {
+      if (this.#pool.threads.length > 0) return;
+      for (const fail of this.#failures) fail(error);
+    });
   }
 
   prepareMember(input: PrepareInput): Promise<PreparedMember> {
@@ -85,27 +101,42 @@ class WorkerPool implements IndexEngine {
   }
 
   async #run<Value>(name: string, input: unknown): Promise<Value> {
+    if (this.#closing === null) await this.#untilThreadIsFree();
     if (this.#closing !== null) throw closed();
-    const timeout = new AbortController();
-    const timer = this.#clock.setTimeout(() => timeout.abort(), this.#taskTimeoutMs);
+    const task = this.#runNow<Value>(name, input);
+    this.#running.add(task);
+    try {
+      return await task;
+    } finally {
+      this.#running.delete(task);
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#freeThreads++;
+      else next();
+    }
+  }
+
+  /** Takes a thread, or waits for its turn to be given one. */
+  async #untilThreadIsFree(): Promise<void> {
+    if (this.#freeThreads > 0) this.#freeThreads--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  async #runNow<Value>(name: string, input: unknown): Promise<Value> {
+    const stop = new AbortController();
+    const timer = this.#clock.setTimeout(() => {
+      const message = `a worker needed more than ${this.#taskTimeoutMs} ms for ${name}`;
+      stop.abort(new AppError('worker-timeout', `${message} and was stopped`, { retryable: true }));
+    }, this.#taskTimeoutMs);
+    const fail = (error: Error): void => stop.abort(workerFailed(name, error));
+    this.#failures.add(fail);
     let result: TaskResult<Value>;
     try {
-      result = await this.#pool.run(input, { name, signal: timeout.signal });
+      result = await this.#pool.run(input, { name, signal: stop.signal });
     } catch (error) {
-      if (timeout.signal.aborted) {
-        throw new AppError(
-          'worker-timeout',
-          `a worker needed more than ${this.#taskTimeoutMs} ms for ${name} and was stopped`,
-          { retryable: true, cause: error },
-        );
-      }
       if (this.#closing !== null) throw closed();
-      throw new AppError(
-        'worker-failed',
-        `a worker failed during ${name}: ${toAppError(error).message}`,
-        { retryable: true, cause: error },
-      );
+      throw stop.signal.aborted ? stop.signal.reason : workerFailed(name, error);
     } finally {
+      this.#failures.delete(fail);
       timer.cancel();
     }
     if (!result.ok) throw reviveError(result.error);
@@ -113,8 +144,11 @@ class WorkerPool implements IndexEngine {
   }
 
   load(): { readonly queueDepth: number; readonly utilization: number } {
-    const { queueSize, threads, utilization } = this.#pool;
-    return { queueDepth: queueSize, utilization: threads.length === 0 ? 0 : utilization };
+    const { threads, utilization } = this.#pool;
+    return {
+      queueDepth: this.#waiting.length,
+      utilization: threads.length === 0 ? 0 : utilization,
+    };
   }
 
   close(options: { readonly graceMs?: number } = {}): Promise<void> {
@@ -123,16 +157,25 @@ class WorkerPool implements IndexEngine {
   }
 
   async #close(graceMs: number): Promise<void> {
-    if (graceMs > 0) {
-      let timer: { cancel(): void } | null = null;
-      const isOver = new Promise<void>((resolve) => {
-        timer = this.#clock.setTimeout(resolve, graceMs);
+    if (graceMs > 0 && this.#running.size > 0) {
+      await new Promise<void>((resolve) => {
+        const timer = this.#clock.setTimeout(resolve, graceMs);
+        void Promise.allSettled(this.#running).then(() => {
+          timer.cancel();
+          resolve();
+        });
       });
-      await Promise.race([this.#pool.close().catch(() => {}), isOver]);
-      (timer as { cancel(): void } | null)?.cancel();
     }
     await this.#pool.destroy();
   }
+}
+
+function workerFailed(task: string, error: unknown): AppError {
+  const { message } = toAppError(error);
+  return new AppError('worker-failed', `a worker failed during ${task}: ${message}`, {
+    retryable: true,
+    cause: error,
+  });
 }
 
 function closed(): AppError {

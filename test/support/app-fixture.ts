@@ -40,17 +40,18 @@ export interface VirtualOptions {
   readonly backgroundRefresh?: boolean;
 }
 
-export interface FixtureOptions {
+/** What a fixture is made of, wherever its directory and its upstream come from. */
+export interface PartsOptions {
   /** By name; those that only a virtual repository names are there as well. */
   readonly members?: Readonly<Record<string, MemberOptions>>;
   readonly virtuals: Readonly<Record<string, VirtualOptions>>;
-  /** Where the stores are; a fresh directory where it is left out. */
-  readonly path?: string;
+  /** Where the stores are. */
+  readonly path: string;
+  /** Where the members are, each at its path. */
+  readonly origin: string;
   readonly clock?: FakeClock;
   /** On the calling thread where it is left out. */
   readonly engine?: IndexEngine;
-  /** Shared with a fixture that was there before; a fresh one where it is left out. */
-  readonly upstream?: ScriptedUpstream;
   readonly client?: Upstream;
   readonly wrapObjects?: (store: ObjectStore) => ObjectStore;
   readonly wrapState?: (store: StateStore) => StateStore;
@@ -58,10 +59,20 @@ export interface FixtureOptions {
   readonly random?: () => number;
 }
 
-export interface Fixture {
+export interface FixtureOptions extends Omit<PartsOptions, 'path' | 'origin'> {
+  /** A fresh directory where it is left out. */
+  readonly path?: string;
+  /** A fresh one where it is left out. */
+  readonly upstream?: ScriptedUpstream;
+}
+
+export interface Fixture extends Parts {
+  readonly upstream: ScriptedUpstream;
+}
+
+export interface Parts {
   readonly path: string;
   readonly clock: FakeClock;
-  readonly upstream: ScriptedUpstream;
   readonly cache: MemberCache;
   readonly objects: ObjectStore;
   readonly state: StateStore;
@@ -95,10 +106,16 @@ export function recordLog(): {
 
 export async function createFixture(t: Test, options: FixtureOptions): Promise<Fixture> {
   const path = options.path ?? t.testdir();
-  const clock = options.clock ?? new FakeClock();
-  const random = options.random ?? (() => 0);
   const upstream = options.upstream ?? (await startScriptedUpstream());
   if (options.upstream === undefined) t.teardown(() => upstream.close());
+  const parts = createParts({ ...options, path, origin: upstream.origin });
+  t.teardown(parts.close);
+  return { ...parts, upstream };
+}
+
+/** The same for a process that is no test. */
+export function createParts(options: PartsOptions): Parts {
+  const { path, origin, clock = new FakeClock(), random = () => 0 } = options;
   const { logger, lines } = recordLog();
   const { engine, calls } = countCalls(options.engine ?? createInlineEngine());
   const disk = { logger, clock };
@@ -130,7 +147,7 @@ export async function createFixture(t: Test, options: FixtureOptions): Promise<F
         urls: [...new Set([...(before?.urls ?? []), urls])],
         endpoint: {
           name,
-          baseUrl: `${upstream.origin}/${member.path ?? name}`,
+          baseUrl: `${origin}/${member.path ?? name}`,
           auth: { kind: 'none' },
           headers: {},
           timeoutMs: member.timeoutMs ?? 30_000,
@@ -170,10 +187,9 @@ export async function createFixture(t: Test, options: FixtureOptions): Promise<F
     await state.close();
     plainMetrics.close();
   };
-  const fixture: Fixture = {
+  return {
     path,
     clock,
-    upstream,
     cache,
     objects,
     state,
@@ -197,8 +213,6 @@ export async function createFixture(t: Test, options: FixtureOptions): Promise<F
       return closing;
     },
   };
-  t.teardown(fixture.close);
-  return fixture;
 }
 
 function countRefreshes(): { add(): void; until(count: number): Promise<void> } {
@@ -210,8 +224,9 @@ function countRefreshes(): { add(): void; until(count: number): Promise<void> } 
       for (const [resolve, count] of waiters) if (ended >= count) resolve();
     },
     async until(count) {
-      if (ended >= count) return;
-      await new Promise<void>((resolve) => waiters.set(resolve, count));
+      if (ended < count) await new Promise<void>((resolve) => waiters.set(resolve, count));
+      // What comes after the metric, the log line for one, is done in the same turn.
+      await new Promise<void>((resolve) => setImmediate(resolve));
     },
   };
 }

@@ -1,0 +1,419 @@
+/** What is fetched of members and when, what is kept of them, and what a failing one takes away. */
+import t, { type Test } from 'tap';
+import type { MemberOutcome } from '../../src/refresh/member-cache.ts';
+import type { Upstream } from '../../src/upstream/upstream.ts';
+import {
+  createFixture,
+  type Fixture,
+  type FixtureOptions,
+  indexOf,
+  TTL_MS,
+  versions,
+} from '../support/app-fixture.ts';
+import { createInlineEngine } from '../support/inline-engine.ts';
+import { conditionalIndex, type RecordedRequest } from '../support/scripted-upstream.ts';
+
+const ALL = { virtuals: { all: { members: ['one'] } } };
+const INDEX = indexOf({ nginx: ['1.1.0', '1.0.0'] });
+const FEW_MS = 1000;
+
+function refresh(
+  fixture: Fixture,
+  { force = false, horizonMs = FEW_MS, member = 'one' } = {},
+): Promise<MemberOutcome> {
+  return fixture.cache.refresh(member, { force, horizonMs });
+}
+
+function asksUnconditionally({ headers }: RecordedRequest): boolean {
+  return headers['if-none-match'] === undefined && headers['if-modified-since'] === undefined;
+}
+
+/** The fixture of the next process: the same directory, time and upstream. */
+async function restart(
+  t: Test,
+  before: Fixture,
+  options: Partial<FixtureOptions> = {},
+): Promise<Fixture> {
+  await before.close();
+  const { path, clock, upstream } = before;
+  return createFixture(t, { ...ALL, path, clock, upstream, ...options });
+}
+
+t.test('a member is fetched, scanned, and fresh', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', { body: INDEX, gzip: true });
+  const outcome = await refresh(fixture);
+  t.match(outcome, {
+    name: 'one',
+    state: 'fresh',
+    prepared: { records: 2, bytes: INDEX.length },
+    fetchedAt: fixture.clock.now(),
+    error: null,
+  });
+  t.equal(await fixture.read('chandlery_member_fetches_total{member="one",result="modified"}'), 1);
+  const [line] = fixture.logged('member fetched');
+  t.match(line, { level: 'info', member: 'one', records: 2, plainRecords: 2, leftOut: {} });
+  t.ok(Number(line?.wireBytes) < INDEX.length);
+});
+
+t.test('who asks at the same time shares one fetch and one outcome', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', { body: INDEX });
+  const outcomes = await Promise.all([
+    refresh(fixture),
+    refresh(fixture),
+    refresh(fixture, { force: true }),
+  ]);
+  t.equal(fixture.upstream.requests.length, 1);
+  t.equal(fixture.calls.prepareMember, 1);
+  t.equal(outcomes[0], outcomes[1]);
+  t.equal(outcomes[0], outcomes[2]);
+});
+
+t.test('upstream is not asked before it is due', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', { body: INDEX });
+  await refresh(fixture);
+  await fixture.clock.advance(TTL_MS - FEW_MS);
+  t.equal((await refresh(fixture)).state, 'fresh');
+  t.equal(fixture.upstream.requests.length, 1, 'the caller comes again before it is due');
+  await fixture.clock.advance(1);
+  await refresh(fixture);
+  t.equal(fixture.upstream.requests.length, 2, 'now it would be due before that');
+});
+
+t.test('upstream is asked all the same where the caller insists', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', { body: INDEX });
+  await refresh(fixture);
+  await refresh(fixture, { force: true });
+  t.equal(fixture.upstream.requests.length, 2);
+});
+
+t.test('a member that failed is asked again at once', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', [{ status: 404 }, { body: INDEX }]);
+  t.match(await refresh(fixture), { state: 'missing', prepared: null, fetchedAt: null });
+  t.match(await refresh(fixture), { state: 'fresh', error: null });
+});
+
+t.test('from the second time on it is asked whether the index has changed', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const lastModified = 'Mon, 01 Jan 2024 00:00:00 GMT';
+  fixture.upstream.on(
+    '/one/index.yaml',
+    conditionalIndex({ body: INDEX, etag: '"a"', lastModified }),
+  );
+  const first = await refresh(fixture);
+  await fixture.clock.advance(TTL_MS);
+  const second = await refresh(fixture);
+  const [asked, askedAgain] = fixture.upstream.requests;
+  t.ok(asksUnconditionally(asked!));
+  t.match(askedAgain?.headers, { 'if-none-match': '"a"', 'if-modified-since': lastModified });
+  t.match(second, { state: 'not-modified', fetchedAt: fixture.clock.now(), error: null });
+  t.equal(second.prepared, first.prepared, 'and what was scanned is used again');
+  t.equal(fixture.calls.prepareMember, 1);
+  t.equal(
+    await fixture.read('chandlery_member_fetches_total{member="one",result="not-modified"}'),
+    1,
+  );
+});
+
+t.test('the same bytes again are not modified, whatever the status', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', [
+    { body: INDEX, headers: { etag: '"a"' } },
+    { body: INDEX, headers: { etag: '"b"' } },
+    { status: 304 },
+  ]);
+  const first = await refresh(fixture);
+  const second = await refresh(fixture, { force: true });
+  t.equal(second.state, 'not-modified');
+  t.equal(second.prepared, first.prepared);
+  await refresh(fixture, { force: true });
+  t.equal(fixture.upstream.requests[2]?.headers['if-none-match'], '"b"', 'by the newest validator');
+});
+
+t.test('after a restart the stored index is confirmed with one conditional request', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+  await refresh(before);
+  const after = await restart(t, before);
+  t.match(await refresh(after), { state: 'not-modified', prepared: { records: 2 }, error: null });
+  t.equal(after.upstream.requests.length, 2);
+  t.equal(after.upstream.requests[1]?.headers['if-none-match'], '"a"');
+});
+
+t.test('after a restart a member that fails has its stored index', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', { body: INDEX });
+  const { fetchedAt } = await refresh(before);
+  before.upstream.on('/one/index.yaml', { status: 404 });
+  const after = await restart(t, before);
+  await after.clock.advance(TTL_MS);
+  t.match(await refresh(after), {
+    state: 'stale',
+    prepared: { records: 2 },
+    fetchedAt,
+    error: { code: 'upstream-status' },
+  });
+});
+
+t.test('what was stored for another address is ignored', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+  await refresh(before);
+  const moved = { members: { one: { path: 'elsewhere' } } };
+  const after = await restart(t, before, moved);
+  t.match(await refresh(after), { state: 'missing', prepared: null });
+  const other = indexOf({ redis: ['1.0.0'] });
+  after.upstream.on('/elsewhere/index.yaml', conditionalIndex({ body: other, etag: '"a"' }));
+  t.match(await refresh(after), { state: 'fresh', prepared: { records: 1 } });
+  t.ok(after.upstream.requests.slice(1).every(asksUnconditionally));
+  t.equal((await after.keys()).length, 1, 'and removed once there is something better');
+});
+
+for (const [damage, change] of [
+  ['is cut off', (body: string) => body.slice(0, -20)],
+  ['has one byte changed', (body: string) => body.replace('1.1.0', '1.1.1')],
+  ['is no index any more', () => '<html>'],
+] as const) {
+  t.test(`a stored index that ${damage} is ignored`, async (t) => {
+    const before = await createFixture(t, ALL);
+    before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+    await refresh(before);
+    const [key] = await before.keys();
+    await before.objects.put(key!, Buffer.from(change(INDEX)));
+    const after = await restart(t, before);
+    t.match(await refresh(after), { state: 'fresh', prepared: { records: 2 } });
+    t.ok(asksUnconditionally(after.upstream.requests[1]!), 'it is not confirmed by accident');
+    t.match(after.logged('stored member not loaded'), [{ level: 'warn', member: 'one' }]);
+    t.strictSame(await after.keys(), [key]);
+  });
+}
+
+t.test('a stored index that is gone is fetched anew', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+  await refresh(before);
+  for (const key of await before.keys()) await before.objects.remove(key);
+  const after = await restart(t, before);
+  t.match(await refresh(after), { state: 'fresh', error: null });
+});
+
+t.test('a state document of another shape is ignored', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+  await refresh(before);
+  for (const value of [null, 7, [], { baseUrl: 1 }, { baseUrl: 'x', digest: 'y' }]) {
+    await before.state.set('member:one', value);
+    const after = await createFixture(t, { ...ALL, path: before.path, upstream: before.upstream });
+    t.match(await refresh(after), { state: 'fresh' }, JSON.stringify(value));
+    await after.close();
+  }
+});
+
+t.test('a store that could not be read at first is asked again', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', { body: INDEX });
+  await refresh(before);
+  before.upstream.on('/one/index.yaml', { status: 404 });
+  let isDown = true;
+  const after = await restart(t, before, {
+    wrapObjects: (store) => ({
+      ...store,
+      async load(key, options) {
+        if (isDown) throw new Error('no disk');
+        return store.load(key, options);
+      },
+    }),
+  });
+  t.match(await refresh(after), { state: 'missing' });
+  isDown = false;
+  t.match(await refresh(after), { state: 'stale', prepared: { records: 2 } });
+});
+
+t.test('a store that cannot be written to takes nothing away now', async (t) => {
+  const fixture = await createFixture(t, {
+    ...ALL,
+    wrapObjects: (store) => ({
+      ...store,
+      put: async () => {
+        throw new Error('no space');
+      },
+    }),
+  });
+  fixture.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+  t.match(await refresh(fixture), { state: 'fresh' });
+  t.match(fixture.logged('member could not be stored'), [{ level: 'warn', member: 'one' }]);
+  t.match(await refresh(fixture, { force: true }), { state: 'not-modified' });
+});
+
+t.test('of a member one index is stored, the newest', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const next = indexOf({ nginx: ['1.2.0'] });
+  fixture.upstream.on('/one/index.yaml', [{ body: INDEX }, { body: next }]);
+  await refresh(fixture);
+  await fixture.objects.put('members/one/left-by-a-crash.yaml', Buffer.from('x'));
+  await fixture.objects.put('members/one-more/other.yaml', Buffer.from('x'));
+  const { prepared } = await refresh(fixture, { force: true });
+  t.strictSame(await fixture.keys(), [
+    'members/one-more/other.yaml',
+    `members/one/${prepared?.digest}.yaml`,
+  ]);
+});
+
+t.test('a member that fails keeps its last good index and is told stale', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', [{ body: INDEX }, { status: 404 }]);
+  const good = await refresh(fixture);
+  await fixture.clock.advance(TTL_MS);
+  const outcome = await refresh(fixture);
+  t.match(outcome, {
+    state: 'stale',
+    fetchedAt: good.fetchedAt,
+    error: { code: 'upstream-status', details: { status: 404 } },
+  });
+  t.equal(outcome.prepared, good.prepared);
+  t.equal(await fixture.read('chandlery_member_fetches_total{member="one",result="failed"}'), 1);
+  t.match(fixture.logged('member failed'), [
+    { level: 'warn', member: 'one', state: 'stale', code: 'upstream-status', status: 404 },
+  ]);
+});
+
+t.test('a thread that dies over a member fails that member', async (t) => {
+  const engine = createInlineEngine();
+  const fixture = await createFixture(t, {
+    ...ALL,
+    engine: {
+      ...engine,
+      prepareMember: async () => {
+        throw new Error('out of memory');
+      },
+    },
+  });
+  fixture.upstream.on('/one/index.yaml', { body: INDEX });
+  t.match(await refresh(fixture), { state: 'missing', error: { message: 'out of memory' } });
+});
+
+t.test('a shrunk index is held back three times, then believed', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const good = indexOf({ nginx: versions(20) });
+  const shrunk = indexOf({ nginx: versions(9) });
+  fixture.upstream.on('/one/index.yaml', [
+    { body: good, headers: { etag: '"a"' } },
+    { body: shrunk },
+  ]);
+  await refresh(fixture);
+  for (let time = 1; time <= 3; time++) {
+    t.match(await refresh(fixture, { force: true }), {
+      state: 'stale',
+      prepared: { carried: 20 },
+      error: { code: 'index-refused', details: { reason: 'shrunk', before: 20, after: 9 } },
+    });
+  }
+  t.equal(
+    fixture.upstream.requests[3]?.headers['if-none-match'],
+    '"a"',
+    'the good one is what we have',
+  );
+  t.match(await refresh(fixture, { force: true }), { state: 'fresh', prepared: { carried: 9 } });
+  t.equal(await fixture.read('chandlery_member_fetches_total{member="one",result="refused"}'), 3);
+});
+
+t.test('a good answer in between begins the count anew', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const good = { body: indexOf({ nginx: versions(20) }) };
+  const shrunk = { body: indexOf({ nginx: versions(9) }) };
+  fixture.upstream.on('/one/index.yaml', [good, shrunk, shrunk, good, shrunk, shrunk, shrunk]);
+  const states: string[] = [];
+  for (let time = 0; time < 7; time++) {
+    states.push((await refresh(fixture, { force: true })).state);
+  }
+  t.strictSame(states, ['fresh', 'stale', 'stale', 'not-modified', 'stale', 'stale', 'stale']);
+});
+
+t.test('half of the records, or a share of a few, may go at once', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const sizes = [20, 10, 5, 1];
+  fixture.upstream.on(
+    '/one/index.yaml',
+    sizes.map((size) => ({ body: indexOf({ nginx: versions(size) }) })),
+  );
+  for (const size of sizes) {
+    t.match(await refresh(fixture, { force: true }), {
+      state: 'fresh',
+      prepared: { carried: size },
+    });
+  }
+});
+
+t.test('an upstream that never ends is given up after ten times its timeout', async (t) => {
+  const started: (() => void)[] = [];
+  const client: Upstream = {
+    fetchIndex: (_remote, { signal }) =>
+      new Promise((_resolve, reject) => {
+        signal?.addEventListener('abort', () => reject(new Error('aborted')));
+        for (const resolve of started) resolve();
+      }),
+    openChart: async () => null,
+    close: async () => {},
+  };
+  const fixture = await createFixture(t, { ...ALL, client, members: { one: { timeoutMs: 5000 } } });
+  const asked = new Promise<void>((resolve) => started.push(resolve));
+  const outcome = refresh(fixture);
+  await asked;
+  await fixture.clock.advance(50_000);
+  t.match(await outcome, {
+    state: 'missing',
+    error: { code: 'upstream-timeout', retryable: true },
+  });
+  t.strictSame(fixture.clock.armedDelaysMs, []);
+});
+
+t.test('close cancels what is under way and refuses what comes later', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', { kind: 'hang' });
+  const running = t.rejects(refresh(fixture), { code: 'closed' });
+  await fixture.upstream.untilRequests(1);
+  fixture.cache.close();
+  fixture.cache.close();
+  await running;
+  await t.rejects(refresh(fixture), { code: 'closed' });
+  t.strictSame(fixture.logged('member failed'), [], 'nothing is held against the member');
+  t.equal(await fixture.read('chandlery_member_fetches_total{member="one",result="failed"}'), 0);
+});
+
+t.test('close during the reading of the store ends it, too', async (t) => {
+  let reached = (): void => {};
+  let go = (): void => {};
+  const atGate = new Promise<void>((resolve) => {
+    reached = resolve;
+  });
+  const gate = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  const fixture = await createFixture(t, {
+    ...ALL,
+    wrapState: (store) => ({
+      ...store,
+      async get() {
+        reached();
+        await gate;
+        throw new Error('closed meanwhile');
+      },
+    }),
+  });
+  const running = t.rejects(refresh(fixture), { code: 'closed' });
+  await atGate;
+  fixture.cache.close();
+  go();
+  await running;
+  t.strictSame(fixture.upstream.requests, []);
+  t.strictSame(fixture.logged('stored member not loaded'), []);
+});
+
+t.test('a member that is not configured is a defect of the caller', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  await t.rejects(refresh(fixture, { member: 'two' }), { code: 'internal' });
+});

@@ -1,0 +1,820 @@
+/** One virtual repository: when it is refreshed, what is published, and what requests get meanwhile. */
+import { createHash } from 'node:crypto';
+import t, { type Test } from 'tap';
+import { findLocation } from '../../src/helm/locations.ts';
+import type { ObjectStore } from '../../src/storage/object-store.ts';
+import {
+  createFixture,
+  type Fixture,
+  type FixtureOptions,
+  indexOf,
+  memberOf,
+  servedIn,
+  TTL_MS,
+} from '../support/app-fixture.ts';
+import { createInlineEngine } from '../support/inline-engine.ts';
+import { conditionalIndex, type Script } from '../support/scripted-upstream.ts';
+
+const BOTH = { virtuals: { all: { members: ['one', 'two'] } } };
+const ONE = indexOf({ nginx: ['1.1.0', '1.0.0'] });
+const TWO = indexOf({ redis: ['2.0.0'] });
+const SERVED = ['nginx@1.1.0', 'nginx@1.0.0', 'redis@2.0.0'];
+const INTERVAL_MS = 0.9 * TTL_MS;
+const RETRY_MS = 5000;
+
+/** Two members with something to serve. */
+async function createWarm(t: Test, options: Partial<FixtureOptions> = {}): Promise<Fixture> {
+  const fixture = await createFixture(t, { ...BOTH, ...options });
+  serve(fixture, { one: ONE, two: TWO });
+  return fixture;
+}
+
+/** Members with ETags made of their content. */
+function serve(fixture: Fixture, members: Readonly<Record<string, string>>): void {
+  for (const [name, body] of Object.entries(members)) {
+    fixture.upstream.on(`/${name}/index.yaml`, conditionalIndex({ body, etag: etagOf(body) }));
+  }
+}
+
+function etagOf(body: string): string {
+  return `"${createHash('sha256').update(body).digest('hex')}"`;
+}
+
+function script(fixture: Fixture, answer: Script, members = ['one', 'two']): void {
+  for (const name of members) fixture.upstream.on(`/${name}/index.yaml`, answer);
+}
+
+async function restart(
+  t: Test,
+  before: Fixture,
+  options: Partial<FixtureOptions> = {},
+): Promise<Fixture> {
+  await before.close();
+  const { path, clock, upstream } = before;
+  const fixture = await createFixture(t, { ...BOTH, path, clock, upstream, ...options });
+  await fixture.virtual().load();
+  return fixture;
+}
+
+/** An object store that fails, or counts, as a test says. */
+function controlledStore(): {
+  readonly puts: string[];
+  readonly removes: string[];
+  failing: 'put' | 'stat' | null;
+  readonly wrap: (store: ObjectStore) => ObjectStore;
+} {
+  const control = {
+    puts: [] as string[],
+    removes: [] as string[],
+    failing: null as 'put' | 'stat' | null,
+    wrap: (store: ObjectStore): ObjectStore => ({
+      ...store,
+      async put(key, body, options) {
+        if (control.failing === 'put') throw new Error('no space');
+        control.puts.push(key);
+        return store.put(key, body, options);
+      },
+      async stat(key) {
+        const info = await store.stat(key);
+        return control.failing === 'stat' && info !== null ? { ...info, bytes: 1 } : info;
+      },
+      async remove(key) {
+        control.removes.push(key);
+        return store.remove(key);
+      },
+    }),
+  };
+  return control;
+}
+
+t.test('schedule', async (t) => {
+  t.test('it warms at once, then at nine tenths of the shortest TTL, jittered down', async (t) => {
+    let turn = 0;
+    const fixture = await createWarm(t, {
+      members: { one: { ttlMs: TTL_MS }, two: { ttlMs: 10 * TTL_MS } },
+      random: () => (turn++ % 2 === 0 ? 0.5 : 0),
+    });
+    const virtual = fixture.virtual();
+    virtual.start();
+    await fixture.untilRefreshes(1);
+    const [first] = fixture.logged('refreshed');
+    t.match(first, { level: 'info', virtual: 'all', outcome: 'published', members: 2 });
+    const dueInMs = INTERVAL_MS - 0.5 * 0.05 * INTERVAL_MS;
+    t.strictSame(fixture.clock.armedDelaysMs, [dueInMs]);
+    t.equal(virtual.status().nextRefreshAt, new Date(fixture.clock.now() + dueInMs).toISOString());
+    await fixture.clock.advance(dueInMs);
+    await fixture.untilRefreshes(2);
+    await fixture.clock.advance(INTERVAL_MS * 2 - dueInMs - 1);
+    t.equal(fixture.logged('refreshed').length, 2, 'the next mark does not move');
+    await fixture.clock.advance(1);
+    await fixture.untilRefreshes(3);
+    t.equal(
+      fixture.upstream.requests.filter(({ path }) => path.startsWith('/two/')).length,
+      1,
+      'a member with a longer TTL is not asked that often',
+    );
+  });
+
+  t.test('it is never stale while every refresh succeeds', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    virtual.start();
+    for (let round = 1; round <= 30; round++) {
+      await fixture.untilRefreshes(round);
+      t.equal(virtual.status().state, 'warm');
+      await fixture.clock.advance(INTERVAL_MS);
+    }
+  });
+
+  t.test('it does not overlap itself: a mark that passes during a refresh is lost', async (t) => {
+    const fixture = await createWarm(t);
+    script(fixture, [{ body: ONE }, { kind: 'hang' }, { body: ONE }], ['one']);
+    fixture.virtual().start();
+    await fixture.untilRefreshes(1);
+    await fixture.clock.advance(INTERVAL_MS);
+    await fixture.upstream.untilRequests(4);
+    // Of the requests, one hangs for three timeouts; nothing else may begin.
+    await fixture.clock.advance(29_000);
+    t.equal(fixture.virtual().status().nextRefreshAt, null);
+    t.equal(fixture.upstream.requests.length, 4);
+  });
+
+  t.test('a TTL of months works', async (t) => {
+    const ttlMs = 60 * 86_400_000;
+    const fixture = await createWarm(t, { members: { one: { ttlMs }, two: { ttlMs } } });
+    fixture.virtual().start();
+    await fixture.untilRefreshes(1);
+    await fixture.clock.advance(0.9 * ttlMs - 1);
+    t.equal(fixture.upstream.requests.length, 2);
+    await fixture.clock.advance(1);
+    await fixture.untilRefreshes(2);
+    t.equal(fixture.upstream.requests.length, 4);
+  });
+
+  t.test('close ends it, and starting it afterwards does nothing', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    virtual.start();
+    await fixture.untilRefreshes(1);
+    await virtual.close();
+    await virtual.close();
+    virtual.start();
+    t.strictSame(fixture.clock.armedDelaysMs, []);
+    t.equal(virtual.status().nextRefreshAt, null);
+    await fixture.clock.advance(10 * INTERVAL_MS);
+    t.equal(fixture.upstream.requests.length, 2);
+    await t.rejects(virtual.refresh({ force: false }), { code: 'closed' });
+  });
+
+  t.test('without background refresh nothing is fetched before a request comes', async (t) => {
+    const fixture = await createWarm(t, {
+      virtuals: { all: { members: ['one', 'two'], backgroundRefresh: false } },
+    });
+    fixture.virtual().start();
+    t.ok(fixture.virtual().isSettled());
+    await fixture.clock.advance(10 * INTERVAL_MS);
+    t.strictSame(fixture.upstream.requests, []);
+  });
+});
+
+t.test('members', async (t) => {
+  t.test('they are fetched in parallel', async (t) => {
+    const fixture = await createWarm(t);
+    let answer = (): void => {};
+    const after = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    script(fixture, { body: ONE, after }, ['one']);
+    script(fixture, { body: TWO, after }, ['two']);
+    const refresh = fixture.virtual().refresh({ force: false });
+    await fixture.upstream.untilRequests(2);
+    answer();
+    t.match(await refresh, { outcome: 'published' });
+  });
+
+  t.test('they are fetched and scanned once for all virtual repositories', async (t) => {
+    const fixture = await createWarm(t, {
+      virtuals: {
+        all: { members: ['one', 'two'] },
+        some: { members: ['two', 'one'], urls: 'direct' },
+        first: { members: ['one'] },
+      },
+    });
+    const names = ['all', 'some', 'first'];
+    const results = await Promise.all(
+      names.map((name) => fixture.virtual(name).refresh({ force: false })),
+    );
+    t.match(results, [
+      { outcome: 'published' },
+      { outcome: 'published' },
+      { outcome: 'published' },
+    ]);
+    t.equal(fixture.upstream.requests.length, 2);
+    t.equal(fixture.calls.prepareMember, 2);
+
+    for (const name of names) await fixture.virtual(name).refresh({ force: false });
+    t.equal(fixture.calls.mergeMembers, 3);
+    const urlsOf = (name: string): string =>
+      Buffer.from(fixture.virtual(name).current()!.yaml.bytes).toString();
+    t.match(urlsOf('all'), 'charts/nginx/nginx-1.1.0.tgz');
+    t.match(urlsOf('some'), `${fixture.upstream.origin}/one/nginx-1.1.0.tgz`);
+  });
+
+  t.test('two schedules over the same members ask upstream once a period', async (t) => {
+    let turn = 0;
+    const fixture = await createWarm(t, {
+      virtuals: { all: { members: ['one', 'two'] }, same: { members: ['two', 'one'] } },
+      random: () => (turn++ % 7) / 7,
+    });
+    const both = [fixture.virtual('all'), fixture.virtual('same')];
+    for (const virtual of both) virtual.start();
+    await fixture.untilRefreshes(2);
+    for (let ended = 2; ended < 40; ended++) {
+      if (ended % 2 === 0) t.equal(fixture.upstream.requests.length, ended);
+      const due = both.map((virtual) => Date.parse(virtual.status().nextRefreshAt!));
+      await fixture.clock.advance(Math.max(Math.min(...due) - fixture.clock.now(), 0) + 1);
+      await fixture.untilRefreshes(ended + 1);
+    }
+  });
+
+  t.test('one that fails keeps its charts, is told stale, and the others move on', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    script(fixture, { status: 404 }, ['two']);
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    await fixture.clock.advance(TTL_MS);
+    t.match(await virtual.refresh({ force: false }), {
+      outcome: 'published',
+      members: [
+        { name: 'one', state: 'fresh' },
+        { name: 'two', state: 'stale' },
+      ],
+    });
+    t.strictSame(servedIn(virtual.current()), ['nginx@1.2.0', 'redis@2.0.0']);
+    t.match(memberOf(virtual.status(), 'two'), {
+      rank: 1,
+      state: 'stale',
+      fetchedAt: '2024-01-01T00:00:00.000Z',
+      records: 1,
+      error: { code: 'upstream-status' },
+    });
+    t.match(fixture.logged('refreshed')[1], { stale: ['two'], missing: [] });
+  });
+
+  t.test('one that never answered is told missing, and the others are served', async (t) => {
+    const fixture = await createWarm(t);
+    script(fixture, { status: 404 }, ['two']);
+    const virtual = fixture.virtual();
+    t.match(await virtual.refresh({ force: false }), { outcome: 'published', error: null });
+    t.strictSame(servedIn(virtual.current()), ['nginx@1.1.0', 'nginx@1.0.0']);
+    t.match(memberOf(virtual.status(), 'two'), {
+      state: 'missing',
+      fetchedAt: null,
+      records: 0,
+      error: { code: 'upstream-status' },
+    });
+    t.match(fixture.logged('refreshed')[0], { missing: ['two'] });
+    t.equal(
+      await fixture.read(
+        'chandlery_member_last_success_timestamp_seconds{virtual="all",member="two"}',
+      ),
+      0,
+    );
+    serve(fixture, { two: TWO });
+    await virtual.refresh({ force: false });
+    t.strictSame(servedIn(virtual.current()), SERVED, 'and it comes in as soon as it answers');
+  });
+
+  t.test('none at all: the refresh fails', async (t) => {
+    const fixture = await createFixture(t, BOTH);
+    const virtual = fixture.virtual();
+    t.match(await virtual.refresh({ force: false }), {
+      outcome: 'failed',
+      revision: null,
+      error: { code: 'no-members' },
+    });
+    t.match(virtual.status(), { state: 'cold', lastRefresh: { outcome: 'failed' } });
+    t.ok(virtual.isSettled(), 'but readiness does not wait for it');
+    t.match(fixture.logged('refresh failed'), [{ level: 'error', code: 'no-members' }]);
+    t.equal(
+      await fixture.read('chandlery_virtual_refreshes_total{virtual="all",result="failed"}'),
+      1,
+    );
+  });
+
+  t.test('none any more: the last snapshot is kept and goes stale', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    const snapshot = virtual.current();
+    script(fixture, { status: 404 });
+    await fixture.clock.advance(TTL_MS);
+    t.match(await virtual.refresh({ force: false }), {
+      outcome: 'failed',
+      error: { code: 'no-members' },
+    });
+    t.equal(virtual.current(), snapshot);
+    t.match(virtual.status(), {
+      state: 'stale',
+      members: [{ state: 'stale' }, { state: 'stale' }],
+      lastRefresh: { outcome: 'failed', error: { code: 'no-members' } },
+    });
+    t.match(await virtual.acquire(), { snapshot, source: 'cache' });
+  });
+
+  t.test('what is stored of them is served where the snapshot is lost', async (t) => {
+    const before = await createWarm(t);
+    await before.virtual().refresh({ force: false });
+    for (const key of await before.keys()) {
+      if (key.startsWith('virtuals/')) await before.objects.remove(key);
+    }
+    script(before, { status: 404 });
+    const after = await restart(t, before);
+    t.equal(after.virtual().current(), null);
+    t.match(after.logged('stored snapshot is not whole'), [{ level: 'warn', parts: 0 }]);
+    t.match(await after.virtual().refresh({ force: false }), { outcome: 'published' });
+    t.strictSame(servedIn(after.virtual().current()), SERVED);
+  });
+});
+
+t.test('unchanged', async (t) => {
+  t.test('304 everywhere: nothing is merged or written, and the expiry moves on', async (t) => {
+    const store = controlledStore();
+    const fixture = await createWarm(t, { wrapObjects: store.wrap });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    const before = virtual.current()!;
+    store.puts.length = 0;
+    await fixture.clock.advance(TTL_MS);
+    t.equal(virtual.status().state, 'stale');
+    t.match(await virtual.refresh({ force: false }), {
+      outcome: 'unchanged',
+      revision: before.revision,
+      members: [{ state: 'not-modified' }, { state: 'not-modified' }],
+    });
+    t.strictSame(store.puts, []);
+    t.equal(fixture.calls.mergeMembers, 1);
+    const after = virtual.current()!;
+    t.match(after, {
+      yaml: before.yaml,
+      publishedAt: before.publishedAt,
+      refreshedAt: fixture.clock.now(),
+      expiresAt: fixture.clock.now() + TTL_MS,
+    });
+    t.equal(virtual.status().state, 'warm');
+    t.equal(
+      await fixture.read('chandlery_virtual_expires_timestamp_seconds{virtual="all"}'),
+      after.expiresAt / 1000,
+    );
+  });
+
+  t.test('the same bytes without validators are unchanged, too', async (t) => {
+    const fixture = await createFixture(t, BOTH);
+    script(fixture, { body: ONE });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
+    t.equal(fixture.calls.mergeMembers, 1);
+  });
+
+  t.test('a member that only has a new date publishes nothing', async (t) => {
+    const store = controlledStore();
+    const fixture = await createWarm(t, { wrapObjects: store.wrap });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    const { revision } = virtual.current()!;
+    store.puts.length = 0;
+    serve(fixture, {
+      one: indexOf({ nginx: ['1.1.0', '1.0.0'] }, { generated: '2024-02-02T00:00:00Z' }),
+    });
+    t.match(await virtual.refresh({ force: true }), {
+      outcome: 'unchanged',
+      revision,
+      members: [{ state: 'fresh' }, { state: 'not-modified' }],
+    });
+    t.ok(store.puts.every((key) => key.startsWith('members/one/')));
+    t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
+    t.equal(fixture.calls.mergeMembers, 2, 'and is not merged again');
+  });
+
+  t.test('a chart that moved upstream is found at its new place', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    const before = virtual.current()!;
+    const urlsOf = (): readonly string[] | undefined =>
+      findLocation(virtual.current()!.locations, 'nginx', '1.1.0')?.urls;
+    t.strictSame(urlsOf(), [`${fixture.upstream.origin}/one/nginx-1.1.0.tgz`]);
+    serve(fixture, {
+      one: indexOf({ nginx: ['1.1.0', '1.0.0'] }, { at: 'https://other.example/' }),
+    });
+    await fixture.clock.advance(1000);
+    t.match(await virtual.refresh({ force: true }), {
+      outcome: 'published',
+      revision: before.revision,
+    });
+    t.strictSame(urlsOf(), ['https://other.example/nginx-1.1.0.tgz']);
+    t.equal(virtual.current()!.publishedAt, before.publishedAt, 'to clients it is no new revision');
+
+    const after = await restart(t, fixture);
+    t.strictSame(
+      findLocation(after.virtual().current()!.locations, 'nginx', '1.1.0')?.urls,
+      ['https://other.example/nginx-1.1.0.tgz'],
+      'after a restart as well',
+    );
+  });
+});
+
+t.test('restart', async (t) => {
+  t.test('the last snapshot is served before any upstream answers', async (t) => {
+    const before = await createWarm(t);
+    await before.virtual().refresh({ force: false });
+    const { revision } = before.virtual().current()!;
+    script(before, { kind: 'hang' });
+    const after = await restart(t, before);
+    const virtual = after.virtual();
+    virtual.start();
+    await after.upstream.untilRequests(4);
+    t.ok(virtual.isSettled());
+    t.match(await virtual.acquire(), { source: 'cache', snapshot: { revision } });
+    t.strictSame(servedIn(virtual.current()), SERVED);
+    t.equal(await after.read('chandlery_virtual_inline_rebuilds_total{virtual="all"}'), 0);
+    t.equal(await after.read('chandlery_virtual_versions{virtual="all"}'), 3);
+    t.match(after.logged('snapshot loaded'), [{ virtual: 'all', revision }]);
+  });
+
+  t.test('nothing is published where nothing has changed since', async (t) => {
+    const before = await createWarm(t);
+    await before.virtual().refresh({ force: false });
+    const store = controlledStore();
+    const after = await restart(t, before, { wrapObjects: store.wrap });
+    t.match(await after.virtual().refresh({ force: false }), { outcome: 'unchanged' });
+    t.strictSame(store.puts, []);
+  });
+
+  t.test('a member that cannot be asked takes nothing away from what is served', async (t) => {
+    const before = await createWarm(t);
+    await before.virtual().refresh({ force: false });
+    script(before, { status: 404 }, ['two']);
+    const after = await restart(t, before);
+    t.match(await after.virtual().refresh({ force: false }), { outcome: 'unchanged' });
+    t.strictSame(servedIn(after.virtual().current()), SERVED);
+  });
+
+  t.test(
+    'an expired snapshot is served at once and told stale, while the refresh runs',
+    async (t) => {
+      const before = await createWarm(t);
+      await before.virtual().refresh({ force: false });
+      script(before, { kind: 'hang' });
+      await before.clock.advance(3 * TTL_MS);
+      const after = await restart(t, before);
+      const virtual = after.virtual();
+      virtual.start();
+      await after.upstream.untilRequests(4);
+      t.match(await virtual.acquire(), { source: 'cache' });
+      t.match(virtual.status(), { state: 'stale', versions: 3 });
+    },
+  );
+
+  t.test('a store that cannot be read costs a refresh, not the service', async (t) => {
+    const before = await createWarm(t);
+    await before.virtual().refresh({ force: false });
+    const after = await restart(t, before, {
+      wrapState: (store) => ({
+        ...store,
+        async get(key) {
+          if (key.startsWith('virtual:')) throw new Error('no disk');
+          return store.get(key);
+        },
+      }),
+    });
+    t.equal(after.virtual().current(), null);
+    t.match(after.logged('snapshot could not be loaded'), [{ level: 'warn', virtual: 'all' }]);
+    t.match(await after.virtual().acquire(), { source: 'rebuild' });
+  });
+});
+
+t.test('publishing', async (t) => {
+  for (const failing of ['put', 'stat'] as const) {
+    t.test(
+      `where ${failing} fails, the snapshot is kept and the next refresh retries`,
+      async (t) => {
+        const store = controlledStore();
+        const fixture = await createWarm(t, { wrapObjects: store.wrap });
+        const virtual = fixture.virtual();
+        await virtual.refresh({ force: false });
+        const before = virtual.current();
+        serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+        store.failing = failing;
+        t.match(await virtual.refresh({ force: true }), { outcome: 'failed' });
+        t.equal(virtual.current(), before);
+        t.match(fixture.logged('refresh failed'), [{ level: 'error', virtual: 'all' }]);
+
+        store.failing = null;
+        t.match(await virtual.refresh({ force: true }), {
+          outcome: 'published',
+          members: [{ state: 'not-modified' }, { state: 'not-modified' }],
+        });
+        t.strictSame(servedIn(virtual.current()), ['nginx@1.2.0', 'redis@2.0.0']);
+      },
+    );
+  }
+
+  t.test('where the pointer cannot be moved, the same', async (t) => {
+    let isDown = false;
+    const fixture = await createWarm(t, {
+      wrapState: (store) => ({
+        ...store,
+        async set(key, value, options) {
+          if (isDown && key === 'virtual:all') throw new Error('no disk');
+          return store.set(key, value, options);
+        },
+      }),
+    });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    const before = virtual.current();
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    isDown = true;
+    t.match(await virtual.refresh({ force: true }), { outcome: 'failed' });
+    t.equal(virtual.current(), before);
+    isDown = false;
+    t.match(await virtual.refresh({ force: false }), { outcome: 'published' });
+  });
+
+  t.test('a pointer that moved although its store failed is moved back', async (t) => {
+    let isTorn = false;
+    const fixture = await createWarm(t, {
+      wrapState: (store) => ({
+        ...store,
+        async set(key, value, options) {
+          const entry = await store.set(key, value, options);
+          if (isTorn && key === 'virtual:all') throw new Error('no answer');
+          return entry;
+        },
+      }),
+    });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    const { revision } = virtual.current()!;
+    serve(fixture, { one: indexOf({ nginx: ['6.6.6'] }) });
+    isTorn = true;
+    t.match(await virtual.refresh({ force: true }), { outcome: 'failed', revision });
+    isTorn = false;
+    serve(fixture, { one: ONE });
+    await virtual.refresh({ force: true });
+    const after = await restart(t, fixture);
+    t.equal(after.virtual().current()?.revision, revision);
+  });
+
+  t.test('old revisions are removed, except the one before', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    const revisions: string[] = [];
+    for (const version of ['1.0.0', '2.0.0', '3.0.0']) {
+      serve(fixture, { one: indexOf({ nginx: [version] }) });
+      revisions.push((await virtual.refresh({ force: true })).revision!);
+    }
+    const kept = new Set(
+      (await fixture.keys())
+        .filter((key) => key.startsWith('virtuals/'))
+        .map((key) => key.split('/')[2]!.slice(0, 64)),
+    );
+    t.strictSame([...kept].sort(), revisions.slice(1).sort());
+  });
+
+  t.test('a merge that fails keeps the snapshot, too', async (t) => {
+    const engine = createInlineEngine();
+    let isDown = false;
+    const fixture = await createWarm(t, {
+      engine: {
+        ...engine,
+        async mergeMembers(input) {
+          if (isDown) throw new Error('out of memory');
+          return engine.mergeMembers(input);
+        },
+      },
+    });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    isDown = true;
+    t.match(await virtual.refresh({ force: true }), { outcome: 'failed' });
+    t.strictSame(servedIn(virtual.current()), SERVED);
+    isDown = false;
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+  });
+});
+
+t.test('requests', async (t) => {
+  t.test('at a cold start all of them share one rebuild, one warning and one count', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    const answers = await Promise.all(Array.from({ length: 50 }, () => virtual.acquire()));
+    t.ok(answers.every(({ source }) => source === 'rebuild'));
+    t.equal(new Set(answers.map(({ snapshot }) => snapshot)).size, 1);
+    t.equal(fixture.upstream.requests.length, 2);
+    t.match(fixture.logged('request waits for a rebuild'), [{ level: 'warn', virtual: 'all' }]);
+    t.equal(fixture.logged('request waits for a rebuild').length, 1);
+    t.equal(await fixture.read('chandlery_virtual_inline_rebuilds_total{virtual="all"}'), 1);
+    t.strictSame(fixture.clock.armedDelaysMs, [], 'nobody is waiting any more');
+    t.match(await virtual.acquire(), { source: 'cache' });
+  });
+
+  t.test('a rebuild joins the refresh that is under way', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    virtual.start();
+    t.match(await virtual.acquire(), { source: 'rebuild' });
+    t.equal(fixture.upstream.requests.length, 2);
+  });
+
+  t.test('who waits too long hears that nothing is ready, and the rebuild goes on', async (t) => {
+    const fixture = await createWarm(t, { rebuildTimeoutMs: 1000 });
+    let answer = (): void => {};
+    const after = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    script(fixture, { body: ONE, after });
+    const virtual = fixture.virtual();
+    const early = t.rejects(virtual.acquire(), { code: 'not-ready', retryable: true });
+    await fixture.upstream.untilRequests(2);
+    await fixture.clock.advance(1000);
+    await early;
+    const late = virtual.acquire();
+    answer();
+    t.match(await late, { source: 'rebuild' });
+    t.equal(fixture.upstream.requests.length, 2);
+    t.equal(await fixture.read('chandlery_virtual_inline_rebuilds_total{virtual="all"}'), 1);
+  });
+
+  t.test('after a failed rebuild there is not another one for each request', async (t) => {
+    const fixture = await createFixture(t, BOTH);
+    const virtual = fixture.virtual();
+    const refused = { code: 'not-ready', message: /no member could be used/ };
+    await t.rejects(virtual.acquire(), refused);
+    for (let request = 0; request < 10; request++) await t.rejects(virtual.acquire(), refused);
+    t.equal(fixture.upstream.requests.length, 2);
+    await fixture.clock.advance(RETRY_MS);
+    serve(fixture, { one: ONE, two: TWO });
+    t.match(await virtual.acquire(), { source: 'rebuild' });
+    t.equal(await fixture.read('chandlery_virtual_inline_rebuilds_total{virtual="all"}'), 2);
+  });
+
+  t.test('after close a request is refused, and nothing is left unhandled', async (t) => {
+    const fixture = await createWarm(t);
+    await fixture.virtual().close();
+    await t.rejects(fixture.virtual().acquire(), { code: 'closed' });
+  });
+
+  t.test('one that waits while it closes hears that nothing is ready', async (t) => {
+    const fixture = await createWarm(t);
+    script(fixture, { kind: 'hang' });
+    const refused = t.rejects(fixture.virtual().acquire(), { code: 'not-ready' });
+    await fixture.upstream.untilRequests(2);
+    await fixture.close();
+    await refused;
+  });
+});
+
+t.test('without background refresh', async (t) => {
+  const onDemand = {
+    virtuals: { all: { members: ['one', 'two'], backgroundRefresh: false } },
+  };
+
+  t.test('a request that finds it expired waits for the rebuild, with all others', async (t) => {
+    const fixture = await createWarm(t, onDemand);
+    const virtual = fixture.virtual();
+    t.match(await virtual.acquire(), { source: 'rebuild' });
+    await fixture.clock.advance(TTL_MS - 1);
+    t.match(await virtual.acquire(), { source: 'cache' });
+    t.equal(fixture.upstream.requests.length, 2);
+    await fixture.clock.advance(1);
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    const answers = await Promise.all(Array.from({ length: 20 }, () => virtual.acquire()));
+    t.ok(answers.every(({ source }) => source === 'rebuild'));
+    t.strictSame(servedIn(answers[0]!.snapshot), ['nginx@1.2.0', 'redis@2.0.0']);
+    t.equal(fixture.upstream.requests.length, 4);
+    t.equal(await fixture.read('chandlery_virtual_inline_rebuilds_total{virtual="all"}'), 2);
+    t.match(fixture.logged('request waits for a rebuild'), [{ level: 'warn' }, { level: 'info' }]);
+    t.equal(virtual.status().nextRefreshAt, null);
+  });
+
+  t.test(
+    'a rebuild that fails serves the old one, and is not tried for each request',
+    async (t) => {
+      const fixture = await createWarm(t, onDemand);
+      const virtual = fixture.virtual();
+      const { snapshot } = await virtual.acquire();
+      script(fixture, { status: 404 });
+      await fixture.clock.advance(TTL_MS);
+      for (let request = 0; request < 5; request++) {
+        t.match(await virtual.acquire(), { snapshot, source: 'cache' });
+      }
+      t.equal(fixture.upstream.requests.length, 4);
+      t.equal(virtual.status().state, 'stale');
+      await fixture.clock.advance(RETRY_MS);
+      await virtual.acquire();
+      t.equal(fixture.upstream.requests.length, 6);
+    },
+  );
+
+  t.test('a rebuild that takes too long serves the old one', async (t) => {
+    const fixture = await createWarm(t, { ...onDemand, rebuildTimeoutMs: 1000 });
+    const virtual = fixture.virtual();
+    const { snapshot } = await virtual.acquire();
+    script(fixture, { kind: 'hang' });
+    await fixture.clock.advance(TTL_MS);
+    const answer = virtual.acquire();
+    await fixture.upstream.untilRequests(4);
+    await fixture.clock.advance(1000);
+    t.match(await answer, { snapshot, source: 'cache' });
+  });
+});
+
+t.test('refreshes on demand', async (t) => {
+  t.test('one joins the one that is under way', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    const results = await Promise.all([
+      virtual.refresh({ force: false }),
+      virtual.refresh({ force: false }),
+    ]);
+    t.equal(results[0], results[1]);
+    t.equal(fixture.logged('refreshed').length, 1);
+  });
+
+  t.test('a forced one is not content with one that asks nobody', async (t) => {
+    const fixture = await createWarm(t, {
+      virtuals: { all: { members: ['one', 'two'] }, other: { members: ['one'] } },
+      members: { two: { ttlMs: 10 * TTL_MS } },
+    });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    await fixture.clock.advance(TTL_MS);
+    let answer = (): void => {};
+    const after = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    script(fixture, [{ body: ONE, after }, { body: ONE }], ['one']);
+    const plain = virtual.refresh({ force: false });
+    await fixture.upstream.untilRequests(3);
+    const forced = [virtual.refresh({ force: true }), virtual.refresh({ force: true })];
+    const joined = virtual.refresh({ force: false });
+    answer();
+    t.equal(await joined, await plain);
+    const [first, second] = await Promise.all(forced);
+    t.equal(first, second, 'those who force it share one refresh');
+    t.not(first, await plain);
+    t.strictSame(
+      fixture.upstream.requests
+        .slice(3)
+        .map(({ path }) => path)
+        .sort(),
+      ['/one/index.yaml', '/two/index.yaml'],
+    );
+  });
+
+  t.test('one that joins a forced one shares it', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    const results = await Promise.all([
+      virtual.refresh({ force: true }),
+      virtual.refresh({ force: true }),
+      virtual.refresh({ force: false }),
+    ]);
+    t.equal(new Set(results).size, 1);
+  });
+
+  t.test('a forced one that waits for its turn is refused by close', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    script(fixture, { kind: 'hang' });
+    const running = virtual.refresh({ force: false });
+    const forced = t.rejects(virtual.refresh({ force: true }), { code: 'closed' });
+    await fixture.upstream.untilRequests(2);
+    await fixture.close();
+    await forced;
+    t.match(await running, { outcome: 'failed', error: { code: 'closed' } });
+  });
+});
+
+t.test('close during a refresh publishes nothing of what is there so far', async (t) => {
+  const before = await createWarm(t);
+  await before.virtual().refresh({ force: false });
+  const { revision } = before.virtual().current()!;
+  // As after a loss of what is stored of a member: only the snapshot still has its charts.
+  await before.state.remove('member:two');
+  serve(before, { one: indexOf({ nginx: ['9.9.9'] }) });
+  script(before, { kind: 'hang' }, ['two']);
+  const closing = await restart(t, before);
+  const refresh = closing.virtual().refresh({ force: false });
+  await closing.upstream.untilRequests(4);
+  await closing.close();
+  t.match(await refresh, { outcome: 'failed', error: { code: 'closed' } });
+  t.strictSame(closing.logged('refresh failed'), []);
+  const after = await restart(t, closing);
+  t.equal(after.virtual().current()?.revision, revision);
+});
