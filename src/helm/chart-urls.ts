@@ -37,31 +37,136 @@ export function chartPath(chart: string, version: string): string {
   return `${chartPathPrefix(chart)}${encodeSegment(version)}.tgz`;
 }
 
-const SCHEME = /^[A-Za-z][A-Za-z0-9+.-]*:/;
-
 /**
  * Resolves a chart URL of a member as Helm does: an absolute one stays as it is; a relative one is
  * resolved against the base with a slash at its end, and takes the query of the base.
  *
- * What neither Go nor we can resolve stays as it is written, so that the failure shows where the
- * chart is fetched.
+ * What Helm cannot resolve stays as it is written, so that the failure shows where the chart is
+ * fetched.
  *
- * Source: `ResolveReferenceURL` of Helm's `pkg/repo/v1/chartrepo.go`.
+ * Source: `ResolveReferenceURL` of Helm's `pkg/repo/v1/chartrepo.go`, on top of Go's `net/url`, which
+ * is not the URL of browsers: it keeps a path as written where every character of it may stand there.
  */
 export function resolveChartUrl(baseUrl: string | null, reference: string): string {
-  if (baseUrl === null || SCHEME.test(reference)) return reference;
-  let base: URL;
-  let resolved: URL;
-  try {
-    base = new URL(baseUrl);
-    const { search } = base;
-    base.search = '';
-    base.hash = '';
-    base.pathname = `${base.pathname.replace(/\/$/, '')}/`;
-    resolved = new URL(reference, base);
-    resolved.search = search;
-  } catch {
-    return reference;
+  if (baseUrl === null) return reference;
+  const parsed = parseUrl(reference);
+  if (parsed === null || parsed.scheme !== '') return reference;
+  const base = parseUrl(baseUrl);
+  return base === null ? reference : resolveReference(base, parsed);
+}
+
+/** A URL as `url.Parse` of Go takes it apart. */
+interface GoUrl {
+  readonly scheme: string;
+  readonly authority: string;
+  readonly path: string;
+  readonly query: string;
+  /** Whether the URL ends with a question mark: that stays, even with nothing behind it. */
+  readonly hasBareMark: boolean;
+  /** With its `#`; empty where there is none. */
+  readonly fragment: string;
+}
+
+/** What Go refuses in a URL wherever it stands. */
+const CONTROL = /[\x00-\x1f\x7f]/;
+const BAD_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
+/** User, host and port. */
+const AUTHORITY =
+  /^(?:[\w.~!$&'()*+,;=:%-]*@)?(?:[^\s\x00-\x20:/?#@\\^`{|}%[\]]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?$/;
+
+function parseUrl(text: string): GoUrl | null {
+  const hash = text.indexOf('#');
+  const fragment = hash === -1 || hash === text.length - 1 ? '' : text.slice(hash);
+  const whole = hash === -1 ? text : text.slice(0, hash);
+  if (CONTROL.test(whole) || BAD_ESCAPE.test(fragment)) return null;
+  const scheme = /^[A-Za-z][A-Za-z0-9+.-]*(?=:)/.exec(whole)?.[0] ?? '';
+  if (whole.startsWith(':')) return null;
+  let rest = scheme === '' ? whole : whole.slice(scheme.length + 1);
+  const mark = rest.indexOf('?');
+  const query = mark === -1 ? '' : rest.slice(mark + 1);
+  const hasBareMark = mark !== -1 && query === '';
+  if (mark !== -1) rest = rest.slice(0, mark);
+  const common = { scheme: scheme.toLowerCase(), query, hasBareMark, fragment };
+  if (!rest.startsWith('/')) {
+    // Behind a scheme this is opaque; without one, a colon would make it look like it had one.
+    if (scheme !== '') return { ...common, authority: '', path: '' };
+    if (rest.split('/', 1)[0]!.includes(':')) return null;
   }
-  return resolved.href;
+  let authority = '';
+  if (rest.startsWith('//') && (scheme !== '' || !rest.startsWith('///'))) {
+    const slash = rest.indexOf('/', 2);
+    authority = slash === -1 ? rest.slice(2) : rest.slice(2, slash);
+    rest = slash === -1 ? '' : rest.slice(slash);
+    if (!AUTHORITY.test(authority)) return null;
+  }
+  return BAD_ESCAPE.test(rest) ? null : { ...common, authority, path: rest };
+}
+
+/** `ResolveReference` of Go, and Helm's own care for the slash and the query. */
+function resolveReference(base: GoUrl, reference: GoUrl): string {
+  const query = base.query === '' && !reference.hasBareMark ? '' : `?${base.query}`;
+  const prefix = `${base.scheme}://`;
+  if (reference.authority !== '') {
+    const path = escapePath(joinPaths(escapePath(reference.path), ''));
+    return `${prefix}${escapeHost(reference.authority)}${path}${query}${reference.fragment}`;
+  }
+  const directory = `${base.path.replace(/\/$/, '')}/`;
+  const path = escapePath(joinPaths(escapePath(directory), escapePath(reference.path)));
+  const isNothing = reference.path === '' && !reference.hasBareMark && reference.query === '';
+  const fragment = isNothing && reference.fragment === '' ? base.fragment : reference.fragment;
+  return `${prefix}${escapeHost(base.authority)}${path}${query}${fragment}`;
+}
+
+function escapeHost(authority: string): string {
+  return authority.replace(/[^\x00-\x7f]+/gu, encodeCharacter);
+}
+
+/** The characters that Go leaves in a path as written, and those that it would not escape itself. */
+const VALID_PATH = /^[A-Za-z0-9\-_.~$&+,/:;=@!'()*[\]%]*$/;
+const PATH_UNSAFE = /[^A-Za-z0-9\-_.~$&+,/:;=@]/;
+
+/** `EscapedPath`: as written where that is valid, else decoded and escaped anew. */
+function escapePath(path: string): string {
+  if (VALID_PATH.test(path)) return path;
+  let escaped = '';
+  const bytes = Buffer.from(path.toWellFormed(), 'utf8');
+  for (let at = 0; at < bytes.length; at++) {
+    let byte = bytes[at]!;
+    if (byte === 0x25) {
+      byte = Number(`0x${bytes.toString('latin1', at + 1, at + 3)}`);
+      at += 2;
+    }
+    const character = String.fromCharCode(byte);
+    escaped += PATH_UNSAFE.test(character)
+      ? `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
+      : character;
+  }
+  return escaped;
+}
+
+/** `resolvePath` of Go: RFC 3986, section 5.2, with its own way around empty segments. */
+function joinPaths(base: string, reference: string): string {
+  let full = reference;
+  if (reference === '') full = base;
+  else if (!reference.startsWith('/')) {
+    full = base.slice(0, base.lastIndexOf('/') + 1) + reference;
+  }
+  if (full === '') return '';
+  const segments = full.split('/');
+  let path = '';
+  let isFirst = true;
+  for (const segment of segments) {
+    if (segment === '..') {
+      path = path.slice(0, Math.max(path.lastIndexOf('/'), 0));
+      isFirst = path === '';
+    } else if (segment === '.') {
+      isFirst = false;
+    } else {
+      path += isFirst ? segment : `/${segment}`;
+      isFirst = false;
+    }
+  }
+  const last = segments[segments.length - 1];
+  if (last === '.' || last === '..') path += '/';
+  return path.startsWith('/') ? path : `/${path}`;
 }

@@ -15,9 +15,15 @@ export interface Instant {
 const GO_RFC3339 =
   /^(\d{4})-(\d{2})-(\d{2})T(\d{1,2}):(\d{2}):(\d{2})(?:[.,](\d+))?(?:Z|([+-])(\d{2}):(\d{2}))$/;
 
-/** Spellings with an obvious meaning: a date, or a date and a time, with or without a zone. */
+/**
+ * Spellings with an obvious meaning: a date, or a date and a time, with or without a zone; among them
+ * what Go prints of a time, `2020-01-02 03:04:05 +0100 CET`.
+ */
 const REPAIRABLE =
-  /^(\d{4})-(\d{1,2})-(\d{1,2})(?:[Tt ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?\s*(Z|z|UTC|[+-]\d{2}:?\d{2})?)?$/;
+  /^(\d{4})-(\d{1,2})-(\d{1,2})(?:[Tt\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d+))?)?\s*(?:[Zz]|UTC|GMT|([+-])(\d{1,2})(?::?(\d{2}))?(?:\s+[A-Za-z]+)?)?)?$/;
+
+/** Go's zero time, `0001-01-01T00:00:00Z`: to Helm, that there is none. */
+export const ZERO_TIME_SECONDS = -62_135_596_800;
 
 /** Days from the epoch to a day of the Gregorian calendar. */
 function daysFromCivil(year: number, month: number, day: number): number {
@@ -75,17 +81,27 @@ export function parseCreated(text: string): Instant | null {
 export function repairCreated(text: string): string | null {
   const match = REPAIRABLE.exec(text.trim());
   if (match === null) return null;
-  const [, year, month, day, hour = '00', minute = '00', second = '00', fraction, zone = 'Z'] =
-    match;
-  const offset = /^[+-]/.test(zone) ? `${zone.slice(0, 3)}:${zone.slice(-2)}` : 'Z';
-  const date = `${year}-${month!.padStart(2, '0')}-${day!.padStart(2, '0')}`;
-  const time = `${hour.padStart(2, '0')}:${minute}:${second}`;
+  const [, year, month, day, hour = '', minute = '', second = ''] = match;
+  const [, , , , , , , fraction, sign, zoneHours = '', zoneMinutes = ''] = match;
+  const two = (digits: string) => digits.padStart(2, '0');
+  const offset = sign === undefined ? 'Z' : `${sign}${two(zoneHours)}:${two(zoneMinutes)}`;
+  const date = `${year}-${two(month!)}-${two(day!)}`;
+  const time = `${two(hour)}:${two(minute)}:${two(second)}`;
   const repaired = `${date}T${time}${fraction === undefined ? '' : `.${fraction}`}${offset}`;
   return parseCreated(repaired) === null ? null : repaired;
 }
 
-/** RFC 3339 in UTC with as many digits of the fraction as there are, as Go writes it. */
+/** What RFC 3339 can say in UTC, from the year 0 to the year 9999; a zone may lead beyond. */
+const FIRST_SECOND = -62_167_219_200;
+const LAST_SECOND = 253_402_300_799;
+
+/**
+ * RFC 3339 in UTC with as many digits of the fraction as there are, as Go writes it. An instant beyond
+ * the years of four digits becomes the nearest one that can be written.
+ */
 export function formatInstant({ seconds, nanos }: Instant): string {
+  if (seconds < FIRST_SECOND) return '0000-01-01T00:00:00Z';
+  if (seconds > LAST_SECOND) return '9999-12-31T23:59:59Z';
   const date = new Date(seconds * 1000).toISOString().slice(0, 19);
   const fraction = nanos === 0 ? '' : `.${nanos.toString().padStart(9, '0').replace(/0+$/, '')}`;
   return `${date}${fraction}Z`;

@@ -3,9 +3,9 @@
  * record by record where it is not, read as a whole where its frame is unusual, and refused where
  * it is no index at all.
  */
-import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { AppError } from '../errors.ts';
+import { readJson } from './json-reader.ts';
 import type {
   Finding,
   Findings,
@@ -16,11 +16,13 @@ import type {
   RepairReason,
   UrlPolicy,
 } from './model.ts';
-import { decodeRecord, type Repair, type Syntax } from './record.ts';
+import { decodeRecord, foldCase, inKeyOrder, type Syntax } from './record.ts';
 import { RecordTable, ROW } from './record-table.ts';
 import { collectFacts, moveToDashColumn, orderRecords, renderMember } from './render.ts';
 import { type ScanEvents, scanIndex } from './scan.ts';
-import { fromJson, readYaml, refusal, type Value } from './value.ts';
+import { replaceInvalidUtf8 } from './utf8.ts';
+import { refusal, type Value, type ValueEntry } from './value.ts';
+import { readYaml } from './yaml-reader.ts';
 
 /** How many findings are told one by one; all of them are counted. */
 const MOST_FINDINGS = 10_000;
@@ -37,8 +39,9 @@ export function prepareMember(input: PrepareInput): PreparedMember {
   const original = Buffer.from(input.bytes.buffer, input.bytes.byteOffset, input.bytes.byteLength);
   refuseWhatIsNoIndex(original);
   const findings = new FindingCollector();
-  const { bytes, isCut } = normaliseBytes(original, findings);
-  const reading = readMember(bytes, isCut, findings);
+  const source = normaliseBytes(original);
+  const { bytes, isCut } = source;
+  const reading = readMember(source, findings);
   const { table } = reading;
   if (reading.dashColumn !== 2) moveToDashColumn(table, bytes, reading.dashColumn);
   const order = orderRecords(table);
@@ -87,7 +90,7 @@ function factText(table: RecordTable, row: number, from: number, to: number): st
 const MERGE_CONFLICT_MARKERS = ['<<<<<<< ', '>>>>>>> '];
 
 function refuseWhatIsNoIndex(bytes: Buffer): void {
-  let start = 0;
+  let start = startsWithMark(bytes) ? BYTE_ORDER_MARK.length : 0;
   while (start < bytes.length && isBlank(bytes[start]!)) start++;
   if (start === bytes.length) throw refusal('empty', 'the body is empty');
   for (const marker of MERGE_CONFLICT_MARKERS) {
@@ -122,30 +125,43 @@ function startsLine(bytes: Buffer, marker: string): boolean {
 // --- encodings and line breaks -----------------------------------------------------------------
 
 const NEL = Buffer.from([0xc2, 0x85]);
+const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf]);
+
+function startsWithMark(bytes: Buffer): boolean {
+  return bytes.subarray(0, BYTE_ORDER_MARK.length).equals(BYTE_ORDER_MARK);
+}
+
+/** A member's index as it is read. */
+interface Source {
+  /** UTF-8; for YAML with line feeds for line breaks, and one at the end. */
+  readonly bytes: Buffer;
+  /** Whether that last one was added. */
+  readonly isCut: boolean;
+  /** Whether there were bytes that are not UTF-8. */
+  readonly isRepaired: boolean;
+  /** The document, where it is JSON as it stands: Go knows no byte order mark there. */
+  readonly json: Value | null;
+}
 
 /**
- * UTF-8 with line feeds: what the scan works on. A carriage return, alone or before a line feed, and
- * NEL are line breaks wherever they stand in YAML, so that writing them as line feeds changes no
- * value. In a JSON document they stand between tokens only, or are escaped.
+ * A carriage return, alone or before a line feed, and NEL are line breaks wherever they stand in YAML,
+ * so that writing them as line feeds changes no value.
  */
-function normaliseBytes(
-  original: Buffer,
-  findings: FindingCollector,
-): { bytes: Buffer; isCut: boolean } {
+function normaliseBytes(original: Buffer): Source {
   let bytes = decodeUtf16(original);
-  if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) bytes = bytes.subarray(3);
-  if (!isUtf8(bytes)) {
-    findings.repaired('invalid-utf8', 'bytes that are not UTF-8 became U+FFFD', WHOLE_MEMBER);
-    bytes = Buffer.from(bytes.toString('utf8'), 'utf8');
-  }
-  const isJson = firstByte(bytes) === 0x7b;
-  if (bytes.includes(0x0d) || (!isJson && bytes.includes(NEL))) {
-    const text = bytes.toString('utf8').replaceAll(/\r\n?/g, '\n');
-    bytes = Buffer.from(isJson ? text : text.replaceAll('\u0085', '\n'), 'utf8');
+  if (startsWithMark(bytes)) bytes = bytes.subarray(BYTE_ORDER_MARK.length);
+  const isMarked = bytes !== original;
+  const valid = replaceInvalidUtf8(bytes);
+  const isRepaired = valid !== bytes;
+  bytes = valid;
+  const json = !isMarked && firstByte(bytes) === OPEN_BRACE ? readJson(bytes) : null;
+  if (json === null && (bytes.includes(0x0d) || bytes.includes(NEL))) {
+    const text = bytes.toString('utf8').replaceAll(/\r\n?|\u0085/g, '\n');
+    bytes = Buffer.from(text, 'utf8');
   }
   const isCut = bytes[bytes.length - 1] !== 0x0a;
   if (isCut) bytes = Buffer.concat([bytes, Buffer.from('\n')]);
-  return { bytes, isCut };
+  return { bytes, isCut, isRepaired, json };
 }
 
 function decodeUtf16(bytes: Buffer): Buffer {
@@ -173,115 +189,86 @@ interface MemberReading {
   readonly plainRecords: number;
 }
 
-function readMember(bytes: Buffer, isCut: boolean, findings: FindingCollector): MemberReading {
-  if (firstByte(bytes) === 0x7b) {
-    const json = parseJson(bytes.toString('utf8'));
-    if (json !== null) return readWhole(json, 'json', bytes.length, findings);
-  } else {
-    const mark = findings.mark();
-    const scanned = scanMember(bytes, isCut, findings);
-    if (scanned.kind === 'scanned' && scanned.unparsable === null) return scanned;
-    // A piece may fail alone and be right in its document: an alias, a quote over less indented
-    // lines. Only the whole document can tell.
-    const whole = readWholeYaml(bytes, isCut);
-    if (whole.error === null) {
-      findings.reset(mark);
-      return readWhole(whole.value, 'yaml', bytes.length, findings);
-    }
-    if (scanned.kind === 'scanned') return scanned;
-    throw refusal('unparsable', `the index cannot be parsed: ${whole.error}`);
-  }
-  const whole = readWholeYaml(bytes, isCut);
-  if (whole.error === null) return readWhole(whole.value, 'yaml', bytes.length, findings);
-  throw refusal('unparsable', `the index cannot be parsed: ${whole.error}`);
-}
+const OPEN_BRACE = 0x7b;
 
-/** JSON in Go's sense, or null. Numbers where Helm wants strings are quoted as they are written. */
-function parseJson(text: string): Value | null {
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(text);
-  } catch {
-    return null;
+function readMember(source: Source, findings: FindingCollector): MemberReading {
+  const { bytes, isCut, json } = source;
+  if (json !== null) return readWhole(json, 'json', bytes.length, findings);
+  if (source.isRepaired) {
+    findings.repaired('invalid-utf8', 'bytes that are not UTF-8 became U+FFFD', WHOLE_MEMBER);
   }
+  const mark = findings.mark();
+  const scanned = firstByte(bytes) === OPEN_BRACE ? NOT_PLAIN : scanMember(bytes, isCut, findings);
+  if (scanned.kind === 'scanned' && !scanned.hasUnparsable) return scanned;
+  // A piece may fail alone and be right in its document: an alias, a quote over less indented lines.
+  // Only the whole document can tell.
+  let whole: ReturnType<typeof readYaml>;
   try {
-    return fromJson(parsed);
+    whole = readYaml(isCut ? bytes.subarray(0, -1) : bytes);
   } catch (error) {
-    if (error instanceof RangeError) throw refusal('too-complex', 'nested too deeply to be read');
-    throw error;
+    if (scanned.kind === 'scanned' && error instanceof AppError) return scanned;
+    throw placeRefusal(error, bytes);
   }
+  findings.reset(mark);
+  for (const { reason, detail, offset } of whole.mendings) {
+    findings.repaired(reason, detail, { chart: null, version: null, offset });
+  }
+  return readWhole(whole.value ?? { kind: 'null' }, 'yaml', bytes.length, findings);
 }
 
-/** Control characters that YAML does not allow in a document. */
-const FORBIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u0084\u0086-\u009f\ufffe\uffff]/g;
-/** Blanks around a line or paragraph separator inside a scalar are folded away with it. */
-const SEPARATORS = /[ \t]*([\u2028\u2029])[ \t]*/g;
-
-/** The text that the `yaml` package gets, and whether anything had to be removed for it. */
-function yamlText(bytes: Buffer): { text: string; isRepaired: boolean } {
-  const original = bytes.toString('utf8');
-  const text = original.replaceAll(FORBIDDEN, '').replaceAll(SEPARATORS, '$1');
-  return { text, isRepaired: FORBIDDEN.test(original) };
-}
-
-function readWholeYaml(
-  bytes: Buffer,
-  isCut: boolean,
-): { value: Value; error: null } | { value: null; error: string } {
-  const { text } = yamlText(isCut ? bytes.subarray(0, -1) : bytes);
-  try {
-    const { value, errors } = readYaml(text);
-    return errors.length > 0 ? { value: null, error: errors[0]! } : { value, error: null };
-  } catch (error) {
-    if (error instanceof AppError && error.details.reason === 'unparsable') {
-      return { value: null, error: error.message };
-    }
-    throw error;
+/** A refusal with the line in place of an offset. */
+function placeRefusal(error: unknown, bytes: Buffer): unknown {
+  if (!(error instanceof AppError) || typeof error.details.offset !== 'number') return error;
+  let line = 1;
+  for (let at = bytes.indexOf(0x0a); at !== -1 && at < error.details.offset; line++) {
+    at = bytes.indexOf(0x0a, at + 1);
   }
+  return refusal('unparsable', `the index cannot be parsed: ${error.message} at line ${line}`);
 }
 
 type ScannedMember =
-  | (MemberReading & { readonly kind: 'scanned'; readonly unparsable: string | null })
+  | (MemberReading & { readonly kind: 'scanned'; readonly hasUnparsable: boolean })
   | { readonly kind: 'not-plain' };
+
+const NOT_PLAIN: ScannedMember = { kind: 'not-plain' };
 
 function scanMember(bytes: Buffer, isCut: boolean, findings: FindingCollector): ScannedMember {
   const table = new RecordTable(bytes.length);
-  let unparsable: string | null = null;
+  let hasUnparsable = false;
   const events: ScanEvents = {
     onFinding: ({ offset, ...finding }) => findings.add(finding, offset),
     onOddRecord: ({ chart, start, end }) => {
       const isLast = end === bytes.length;
       const piece = bytes.subarray(start, isLast && isCut ? end - 1 : end);
-      const { text, isRepaired } = yamlText(piece);
-      const where = { chart: table.chartKeys[chart]!, offset: start };
+      const where = { chart: table.chartKeys[chart]!, version: null };
       let reading: ReturnType<typeof readYaml>;
       try {
-        reading = readYaml(text);
+        reading = readYaml(piece);
       } catch (error) {
         if (!(error instanceof AppError)) throw error;
-        reading = { value: { kind: 'null' }, errors: [error.message] };
-      }
-      const { value, errors } = reading;
-      if (errors.length > 0 || value.kind !== 'list') {
-        const detail = errors[0] ?? 'not a record';
-        unparsable ??= detail;
-        findings.rejected('unparsable', detail, { ...where, version: null });
+        const offset = typeof error.details.offset === 'number' ? error.details.offset : 0;
+        hasUnparsable ||= error.details.reason === 'unparsable';
+        findings.rejected('unparsable', error.message, { ...where, offset: start + offset });
         return;
       }
-      for (const item of value.items) {
-        addRecord({ table, chart, value: item, syntax: 'yaml', findings, where, text });
+      const { value, isWhole, mendings } = reading;
+      if (value?.kind !== 'list' || !isWhole) {
+        hasUnparsable = true;
+        findings.rejected('unparsable', 'not a record', { ...where, offset: start });
+        return;
       }
-      if (isRepaired) {
-        findings.repaired('control-character', 'characters that YAML forbids were removed', {
-          ...where,
-          version: null,
-        });
+      for (const { reason, detail, offset } of mendings) {
+        findings.repaired(reason, detail, { ...where, offset: start + offset });
+      }
+      for (const item of value.items) {
+        const place = { chart: where.chart, base: start, offset: start };
+        addRecord({ table, chart, value: item, syntax: 'yaml', findings, place });
       }
     },
   };
   const result = scanIndex(bytes, { table, events, isCut });
-  if (result.kind === 'not-plain') return { kind: 'not-plain' };
-  return { ...result, table, unparsable };
+  if (result.kind === 'not-plain') return NOT_PLAIN;
+  return { ...result, table, hasUnparsable };
 }
 
 /** Adds one inspected record, or says why it is left out. */
@@ -291,30 +278,27 @@ function addRecord(options: {
   readonly value: Value;
   readonly syntax: Syntax;
   readonly findings: FindingCollector;
-  /** `offset` is where `text` begins in the member. */
-  readonly where: { readonly chart: string; readonly offset: number };
-  readonly text: string | null;
+  /** Where the record stands, and where what it was read from begins: repairs count from there. */
+  readonly place: { readonly chart: string; readonly offset: number; readonly base: number };
 }): void {
-  const { table, chart, value, findings, where, text } = options;
+  const { table, chart, value, findings, place } = options;
   const decoded = decodeRecord(value, options.syntax);
   if (decoded.kind === 'rejected') {
-    findings.rejected(decoded.reason, decoded.detail, { ...where, version: decoded.version });
+    findings.rejected(decoded.reason, decoded.detail, {
+      chart: place.chart,
+      version: decoded.version,
+      offset: place.offset,
+    });
     return;
   }
-  for (const repair of decoded.repairs) {
-    findings.repaired(repair.reason, repair.detail, {
-      chart: where.chart,
+  for (const { reason, detail, offset } of decoded.repairs) {
+    findings.repaired(reason, detail, {
+      chart: place.chart,
       version: decoded.version,
-      offset: repairOffset(repair, where.offset, text),
+      offset: offset < 0 ? place.offset : place.base + offset,
     });
   }
   table.addDecoded(chart, decoded);
-}
-
-/** Where a repair stands in the member, given the text that it was read from. */
-function repairOffset(repair: Repair, textOffset: number, text: string | null): number {
-  if (text === null || repair.offset < 0 || textOffset < 0) return textOffset;
-  return textOffset + Buffer.byteLength(text.slice(0, repair.offset), 'utf8');
 }
 
 /** Reads a document that is already values: JSON, or YAML that is not a plain block index. */
@@ -327,68 +311,94 @@ function readWhole(
   if (root.kind === 'null') throw refusal('empty', 'the index holds no document');
   if (root.kind !== 'map')
     throw refusal('not-an-index', `the document is a ${root.kind}, not a map`);
-  const table = new RecordTable(Math.min(size, 1 << 20));
+  const charts = new ChartLists(syntax, findings);
+  const seen = new Set<string>();
   let hasEntries = false;
   let hasApiVersion = false;
-  for (const { key, value, offset } of root.entries) {
-    const folded = key.toLowerCase();
+  for (const entry of syntax === 'json' ? root.entries : inKeyOrder(root.entries)) {
+    const { key, value, offset } = entry;
+    const folded = foldCase(key);
+    if (syntax === 'yaml' && seen.has(key)) {
+      findings.repaired('repeated-key', `key ${JSON.stringify(key)}`, { ...WHOLE_MEMBER, offset });
+    }
     if (folded === 'apiversion') {
       hasApiVersion ||= value.kind !== 'null' && !(value.kind === 'string' && value.value === '');
     } else if (folded === 'entries') {
       hasEntries = true;
-      if (value.kind === 'map') readEntries(value, table, syntax, findings);
+      if (value.kind === 'map') charts.add(value.entries, key);
       else if (value.kind !== 'null') {
         throw refusal('not-an-index', `entries is a ${value.kind}, not a map`);
+      } else if (syntax === 'json' || !seen.has(key)) {
+        charts.clear();
       }
     } else if (syntax === 'yaml' && !KNOWN_TOP_LEVEL.has(folded)) {
       findings.repaired('unknown-key', `key ${JSON.stringify(key)}`, { ...WHOLE_MEMBER, offset });
     }
+    seen.add(key);
   }
   if (!hasEntries && !hasApiVersion) {
     throw refusal('not-an-index', 'the document has neither entries nor apiVersion');
   }
   if (!hasApiVersion) findings.repaired('missing-api-version', 'no apiVersion', WHOLE_MEMBER);
+  const table = new RecordTable(Math.min(size, 1 << 20));
+  charts.readInto(table);
   return { table, dashColumn: 2, plainRecords: 0 };
 }
 
 const KNOWN_TOP_LEVEL = new Set(['serverinfo', 'generated', 'publickeys', 'annotations']);
 
-function readEntries(
-  entries: Extract<Value, { kind: 'map' }>,
-  table: RecordTable,
-  syntax: Syntax,
-  findings: FindingCollector,
-): void {
-  const seen = new Set<string>();
-  for (const { key, value, offset } of entries.entries) {
-    const where = { chart: key, offset };
-    if (seen.has(key)) {
-      findings.repaired('repeated-key', 'chart key repeated; the records of both are carried', {
-        ...where,
-        version: null,
-      });
+/**
+ * The charts of a document that was read as a whole. Go decodes a chart that is there again over the
+ * one before. The same key twice in one map of YAML, which Helm refuses, costs no record here.
+ */
+class ChartLists {
+  readonly #charts = new Map<string, { within: string; lists: ValueEntry[] }>();
+  readonly #syntax: Syntax;
+  readonly #findings: FindingCollector;
+
+  constructor(syntax: Syntax, findings: FindingCollector) {
+    this.#syntax = syntax;
+    this.#findings = findings;
+  }
+
+  /** Adds the charts under `within`, a spelling of `entries`. */
+  add(entries: readonly ValueEntry[], within: string): void {
+    for (const entry of entries) {
+      const known = this.#charts.get(entry.key);
+      if (known === undefined || this.#syntax === 'json' || known.within !== within) {
+        this.#charts.set(entry.key, { within, lists: [entry] });
+        continue;
+      }
+      known.lists.push(entry);
+      const place = { chart: entry.key, version: null, offset: entry.offset };
+      const detail = 'chart key repeated; the records of both are carried';
+      this.#findings.repaired('repeated-key', detail, place);
     }
-    seen.add(key);
-    if (value.kind === 'null') continue;
-    if (value.kind !== 'list') {
-      findings.leftOut('not-a-chart', `a ${value.kind} where a list of records belongs`, {
-        ...where,
-        version: null,
-      });
-      continue;
+  }
+
+  clear(): void {
+    this.#charts.clear();
+  }
+
+  readInto(table: RecordTable): void {
+    for (const [key, { lists }] of this.#charts) {
+      for (const { value, offset } of lists) this.#readList(table, key, value, offset);
+    }
+  }
+
+  #readList(table: RecordTable, key: string, list: Value, offset: number): void {
+    if (list.kind === 'null') return;
+    const findings = this.#findings;
+    if (list.kind !== 'list') {
+      const detail = `a ${list.kind} where a list of records belongs`;
+      findings.leftOut('not-a-chart', detail, { chart: key, version: null, offset });
+      return;
     }
     const chart = table.chartNumber(key);
-    for (const item of value.items) {
-      const at = item.kind === 'map' || item.kind === 'list' ? item.offset : offset;
-      addRecord({
-        table,
-        chart,
-        value: item,
-        syntax,
-        findings,
-        where: { chart: key, offset: at },
-        text: null,
-      });
+    for (const value of list.items) {
+      const at = value.kind === 'map' || value.kind === 'list' ? value.offset : offset;
+      const place = { chart: key, base: 0, offset: at };
+      addRecord({ table, chart, value, syntax: this.#syntax, findings, place });
     }
   }
 }

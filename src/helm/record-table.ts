@@ -4,7 +4,7 @@
  * of thousands of them.
  */
 import { ByteWriter } from './byte-writer.ts';
-import type { Instant } from './created.ts';
+import { type Instant, ZERO_TIME_SECONDS } from './created.ts';
 import type { DecodedRecord } from './record.ts';
 
 /** Columns of a row. Spans are start and end in the run that the comment names. */
@@ -69,8 +69,10 @@ export class RecordTable {
       seconds.set(this.createdSeconds);
       this.createdSeconds = seconds;
     }
-    this.createdSeconds[this.count] = created === null ? Number.NaN : created.seconds;
-    this.rows[base + ROW.createdNanos] = created === null ? 0 : created.nanos;
+    const isZero = created?.seconds === ZERO_TIME_SECONDS && created.nanos === 0;
+    const isAbsent = created === null || isZero;
+    this.createdSeconds[this.count] = isAbsent ? Number.NaN : created.seconds;
+    this.rows[base + ROW.createdNanos] = isAbsent ? 0 : created.nanos;
     this.count++;
     return base;
   }

@@ -108,14 +108,16 @@ export const DEPENDENCY_FIELDS: FieldTable = new Map<string, FieldKind>([
 /** `aliasNameFormat` of Helm's `pkg/chart/v2/chart.go`. */
 const ALIAS = /^[a-zA-Z0-9_-]+$/;
 
-/** What `sanitizeString` of Helm's `metadata.go` removes: neither space nor printable. */
-const NOT_PRINTABLE = /[^\s\u0085\p{L}\p{M}\p{N}\p{P}\p{S}]/gu;
+/** `sanitizeString` of Helm's `metadata.go`: each white space a space, and nothing unprintable. */
+function sanitize(text: string): string {
+  return text.replace(/\p{White_Space}/gu, ' ').replace(/[^ \p{L}\p{M}\p{N}\p{P}\p{S}]/gu, '');
+}
 
 const TRUE_TEXT = /^(?:true|yes|on|y|1)$/i;
 const FALSE_TEXT = /^(?:false|no|off|n|0)$/i;
 
-/** Letters that Go's case folding takes for `k` and `s`. */
-function foldCase(key: string): string {
+/** Go's case folding, which takes two more letters for `k` and `s`. */
+export function foldCase(key: string): string {
   return key.toLowerCase().replaceAll('\u212a', 'k').replaceAll('\u017f', 's');
 }
 
@@ -164,10 +166,104 @@ export function decodeRecord(value: Value, syntax: Syntax): DecodedRecord | Reje
   }
 }
 
+/** The entries of a map by field, several for one field decoded one over the other. */
+function overlayFields(
+  entries: readonly ValueEntry[],
+  table: FieldTable,
+  syntax: Syntax,
+): Map<string, ValueEntry> {
+  const fields = new Map<string, ValueEntry>();
+  for (const entry of syntax === 'json' ? entries : inKeyOrder(entries)) {
+    const field = fieldOf(table, entry.key);
+    if (field === null) continue;
+    const earlier = fields.get(field);
+    const value =
+      earlier === undefined
+        ? entry.value
+        : overlay(earlier.value, entry.value, table.get(field)!, syntax);
+    fields.set(field, { key: field, value, offset: entry.offset });
+  }
+  return fields;
+}
+
+/** The entries as a JSON with sorted keys has them. */
+export function inKeyOrder(entries: readonly ValueEntry[]): readonly ValueEntry[] {
+  return [...entries].sort((a, b) =>
+    Buffer.compare(Buffer.from(a.key, 'utf8'), Buffer.from(b.key, 'utf8')),
+  );
+}
+
+/**
+ * What a field holds after `later` was decoded into it over `earlier`. Source: Go's encoding/json:
+ * null empties a list or map and leaves anything else; the elements of a list are decoded over the
+ * ones that were there, the keys of a map are added.
+ */
+function overlay(earlier: Value, later: Value, kind: FieldKind, syntax: Syntax): Value {
+  switch (kind) {
+    case 'strings':
+    case 'urls':
+      if (earlier.kind !== 'list' || later.kind !== 'list') return later;
+      return {
+        ...later,
+        items: later.items.map((item, at) =>
+          item.kind === 'null' ? (earlier.items[at] ?? item) : item,
+        ),
+      };
+    case 'annotations': {
+      if (earlier.kind !== 'map' || later.kind !== 'map') return later;
+      const keys = new Set(later.entries.map(({ key }) => key));
+      const kept = earlier.entries.filter(({ key }) => !keys.has(key));
+      return { ...later, entries: [...kept, ...later.entries] };
+    }
+    case 'maintainers':
+    case 'dependencies': {
+      if (earlier.kind !== 'list' || later.kind !== 'list') return later;
+      const table = kind === 'maintainers' ? MAINTAINER_FIELDS : DEPENDENCY_FIELDS;
+      return {
+        ...later,
+        items: later.items.map((item, at) => {
+          const before = earlier.items[at];
+          if (item.kind !== 'map' || before?.kind !== 'map') return item;
+          return { ...item, entries: overlayEntries(before, item, table, syntax) };
+        }),
+      };
+    }
+    case 'anything':
+      return later;
+    default:
+      return later.kind === 'null' ? earlier : later;
+  }
+}
+
+/** One map decoded over another; what is no field stays, so that it can be told. */
+function overlayEntries(
+  earlier: MapValue,
+  later: MapValue,
+  table: FieldTable,
+  syntax: Syntax,
+): readonly ValueEntry[] {
+  const isUnknown = ({ key }: ValueEntry) => fieldOf(table, key) === null;
+  const fields = overlayFields(earlier.entries, table, syntax);
+  for (const [field, entry] of overlayFields(later.entries, table, syntax)) {
+    const before = fields.get(field);
+    const value =
+      before === undefined
+        ? entry.value
+        : overlay(before.value, entry.value, table.get(field)!, syntax);
+    fields.set(field, { ...entry, value });
+  }
+  return [
+    ...fields.values(),
+    ...earlier.entries.filter(isUnknown),
+    ...later.entries.filter(isUnknown),
+  ];
+}
+
 class RecordDecoder {
   version = '';
   readonly #syntax: Syntax;
   readonly #repairs: Repair[] = [];
+  readonly #rejections = new Map<string, Rejection>();
   #created: Instant | null = null;
 
   constructor(syntax: Syntax) {
@@ -209,9 +305,10 @@ class RecordDecoder {
 
   /** `Validate` of Helm's metadata, and our own rule that a record leads somewhere. */
   #validate(texts: ReadonlyMap<string, string>, urls: readonly string[]): void {
-    const name = (texts.get('name') ?? '').replace(NOT_PRINTABLE, '');
+    const name = sanitize(texts.get('name') ?? '');
     if (name === '') throw new Rejection('missing-name', 'no name');
-    if (name === '.' || name === '..' || name.includes('/')) {
+    // Helm asks for the last element of a path; that of "/" is "/".
+    if (name === '.' || name === '..' || (name.includes('/') && name !== '/')) {
       throw new Rejection('invalid-name', `name ${quote(name)}`);
     }
     if (this.version === '') throw new Rejection('missing-version', 'no version');
@@ -223,7 +320,14 @@ class RecordDecoder {
     if (type !== '' && type !== 'application' && type !== 'library') {
       throw new Rejection('invalid-type', `type ${quote(type)}`);
     }
-    if (urls.length === 0 || urls[0] === '') throw new Rejection('missing-url', 'no URL');
+    const inside = this.#rejections.get('maintainers') ?? this.#rejections.get('dependencies');
+    if (inside !== undefined) throw inside;
+    if (urls.every((url) => url === '')) throw new Rejection('missing-url', 'no URL');
+  }
+
+  /** A fault that counts once the record's own fields are found sound; the first of a field counts. */
+  #reject(field: string, reason: LeftOutReason, detail: string): void {
+    if (!this.#rejections.has(field)) this.#rejections.set(field, new Rejection(reason, detail));
   }
 
   #repair(reason: RepairReason, detail: string, offset: number): void {
@@ -231,9 +335,9 @@ class RecordDecoder {
   }
 
   /**
-   * The entries that Go would decode into a field, in the order in which it would. From YAML, that
-   * is the byte order of the keys, because the document goes through a JSON of sorted keys; the
-   * last one that is not null counts.
+   * What Go would decode into each field. Of several entries for one field, each is decoded over the
+   * one before; from YAML in the byte order of their keys, because the document goes through a JSON of
+   * sorted keys.
    */
   #selectFields(
     value: MapValue,
@@ -241,37 +345,33 @@ class RecordDecoder {
     within: string,
   ): Iterable<readonly [string, ValueEntry]> {
     const selected = new Map<string, ValueEntry>();
-    for (const entry of this.#lastOfEach(value, within)) {
+    let hasRivals = false;
+    const entries = this.#syntax === 'json' ? value.entries : this.#lastOfEach(value, within);
+    for (const entry of entries) {
       const field = fieldOf(table, entry.key);
       if (field === null) {
         // JSON is read leniently: an unknown key is no fault there.
         if (this.#syntax === 'yaml') {
           this.#repair('unknown-key', `key ${quote(within + entry.key)}`, entry.offset);
         }
-        continue;
+      } else {
+        hasRivals ||= selected.has(field);
+        selected.set(field, entry);
       }
-      const earlier = selected.get(field);
-      if (earlier !== undefined) {
-        if (entry.value.kind === 'null') continue;
-        const isLater =
-          this.#syntax === 'json' || earlier.value.kind === 'null' || earlier.key < entry.key;
-        if (!isLater) continue;
-      }
-      selected.set(field, entry);
     }
-    return selected;
+    return hasRivals ? overlayFields(entries, table, this.#syntax) : selected;
   }
 
   /** Each key once, the last of its values, where it first stood. */
-  #lastOfEach(value: MapValue, within: string): Iterable<ValueEntry> {
+  #lastOfEach(value: MapValue, within: string): readonly ValueEntry[] {
     const last = new Map<string, ValueEntry>();
     for (const entry of value.entries) {
-      if (last.has(entry.key)) {
+      if (last.has(entry.key) && this.#syntax === 'yaml') {
         this.#repair('repeated-key', `key ${quote(within + entry.key)}`, entry.offset);
       }
       last.set(entry.key, entry);
     }
-    return last.values();
+    return [...last.values()];
   }
 
   #field(entry: ValueEntry, field: string, kind: FieldKind): Written | null {
@@ -401,9 +501,26 @@ class RecordDecoder {
       return this.#dropped(entry, field);
     }
     const written: Written[] = [];
+    const names = new Set<string>();
+    // Two dependencies of one name end Helm's check of the record, and it passes.
+    let isChecked = true;
     for (const item of items) {
-      const struct = this.#struct({ key: field, value: item, offset }, field, table, reason);
-      if (struct !== null) written.push(struct);
+      // Helm skips a record with an empty node here.
+      if (item.kind === 'null') {
+        if (isChecked) this.#reject(field, reason, `an empty item in ${field}`);
+        written.push(writeScalar('null'));
+        continue;
+      }
+      const struct = this.#struct({ key: field, value: item, offset }, field, table);
+      if (struct === null) continue;
+      written.push(struct.written);
+      if (table !== DEPENDENCY_FIELDS || !isChecked) continue;
+      if (struct.alias !== '' && !ALIAS.test(struct.alias)) {
+        this.#reject(field, 'invalid-alias', `${field}.alias: ${quote(struct.alias)}`);
+      }
+      const name = struct.alias || sanitize(struct.name);
+      isChecked = !names.has(name);
+      names.add(name);
     }
     return writeList(written);
   }
@@ -412,17 +529,16 @@ class RecordDecoder {
     entry: ValueEntry,
     field: string,
     table: FieldTable,
-    reason: LeftOutReason,
-  ): Written | null {
+  ): { written: Written; name: string; alias: string } | null {
     const { value, offset } = entry;
-    // Helm skips a record with an empty node here.
-    if (value.kind === 'null') throw new Rejection(reason, `an empty item in ${field}`);
     if (value.kind === 'string' && table === MAINTAINER_FIELDS) {
       this.#repair('wrong-type', `${field}: ${quote(value.value)} taken for a name`, offset);
-      return writeMap([['name', writeScalar(quote(value.value))]]);
+      const written = writeMap([['name', writeScalar(quote(value.value))]]);
+      return { written, name: value.value, alias: '' };
     }
     if (value.kind !== 'map') return this.#dropped(entry, `an item of ${field}`);
     const fields: [string, Written][] = [];
+    const texts = new Map<string, string>();
     for (const [name, item] of this.#selectFields(value, table, `${field}.`)) {
       const kind = table.get(name)!;
       const path = `${field}.${name}`;
@@ -433,12 +549,14 @@ class RecordDecoder {
       }
       const text = this.#string(item, path, false);
       if (text === null) continue;
-      if (name === 'alias' && text !== '' && !ALIAS.test(text)) {
-        throw new Rejection('invalid-alias', `${path}: ${quote(text)}`);
-      }
+      texts.set(name, text);
       fields.push([name, writeScalar(quote(text))]);
     }
-    return writeMap(fields);
+    return {
+      written: writeMap(fields),
+      name: texts.get('name') ?? '',
+      alias: texts.get('alias') ?? '',
+    };
   }
 
   #annotations(entry: ValueEntry, field: string): Written | null {

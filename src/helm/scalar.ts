@@ -38,8 +38,11 @@ const MAX_UINT64 = 2n ** 64n - 1n;
 
 /** `yamlStyleFloat` of go-yaml v2. */
 const YAML_FLOAT = /^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$/;
-/** What Go's `strconv.ParseFloat` accepts after a leading dot, hexadecimal floats aside. */
-const GO_FLOAT = /^\.[0-9]+(?:[eE][-+]?[0-9]+)?$/;
+/**
+ * What Go's `strconv.ParseFloat` accepts after a leading dot: there go-yaml asks it alone, and it takes
+ * underscores between digits.
+ */
+const GO_FLOAT = /^\.[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+(?:_[0-9]+)*)?$/;
 
 /** Resolves an unquoted scalar that has no explicit tag. */
 export function resolvePlain(text: string): Resolved {
@@ -58,7 +61,9 @@ function resolveNumeric(text: string): Resolved {
   if (INFINITE.has(text)) return { kind: 'not-json', raw: text, text: '+Inf' };
   if (MINUS_INFINITE.has(text)) return { kind: 'not-json', raw: text, text: '-Inf' };
   if (text.startsWith('.')) {
-    return GO_FLOAT.test(text) ? float(text, text) : { kind: 'string', value: text };
+    return GO_FLOAT.test(text)
+      ? float(text, text.replaceAll('_', ''))
+      : { kind: 'string', value: text };
   }
   // A timestamp stays the string that it is written as; none of its forms is also a number.
   const plain = text.replaceAll('_', '');
@@ -103,8 +108,18 @@ function float(raw: string, plain: string): Resolved {
   if (!Number.isFinite(value)) return { kind: 'string', value: raw };
   return {
     kind: 'number',
-    number: { kind: 'float', raw, json: JSON.stringify(value), text: formatGoFloat32(value) },
+    number: { kind: 'float', raw, json: floatJson(value), text: formatGoFloat32(value) },
   };
+}
+
+/** Minus zero has no spelling in JavaScript's JSON, and is an integer to YAML without a dot. */
+function floatJson(value: number): string {
+  return Object.is(value, -0) ? '-0.0' : JSON.stringify(value);
+}
+
+/** An integer with the tag of a float: what go-yaml makes of it. */
+export function toFloat({ raw, json }: GoNumber): Resolved {
+  return float(raw, json);
 }
 
 /**

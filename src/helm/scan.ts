@@ -13,7 +13,7 @@
 import type { ByteWriter } from './byte-writer.ts';
 import { instantOf } from './created.ts';
 import { DEPENDENCY_LOOKUP, type FieldLookup, MAINTAINER_LOOKUP, RECORD_LOOKUP } from './fields.ts';
-import type { Finding } from './model.ts';
+import type { Finding, RepairReason } from './model.ts';
 import { type RecordTable, ROW } from './record-table.ts';
 import { resolvePlain } from './scalar.ts';
 import { isVersion } from './version.ts';
@@ -24,6 +24,7 @@ const SPACE = 0x20;
 const DOUBLE_QUOTE = 0x22;
 const HASH = 0x23;
 const SINGLE_QUOTE = 0x27;
+const PLUS = 0x2b;
 const HYPHEN = 0x2d;
 const DOT = 0x2e;
 const SLASH = 0x2f;
@@ -201,6 +202,9 @@ class Scanner {
   #wordStart = 0;
   #wordEnd = 0;
 
+  /** Whether a comment was passed over that may hide something, or must not be carried. */
+  #hasOddComment = false;
+
   #dashColumn = -1;
   #keyColumn = -1;
   #plainRecords = 0;
@@ -229,6 +233,7 @@ class Scanner {
       let at = line;
       while (bytes[at] === SPACE) at++;
       const byte = bytes[at]!;
+      if (byte === HASH && !this.#isHarmlessComment(at)) this.#hasOddComment = true;
       if (byte !== NEWLINE && byte !== HASH) {
         this.#line = line;
         this.#at = at;
@@ -249,6 +254,20 @@ class Scanner {
     let at = from;
     while (at < this.#end && bytes[at] !== NEWLINE) at++;
     return at;
+  }
+
+  /** Whether a comment ends where its line does and could be carried: no separator, no control. */
+  #isHarmlessComment(start: number): boolean {
+    const bytes = this.#bytes;
+    for (let at = start; at < this.#end; at++) {
+      const byte = bytes[at]!;
+      if (byte === NEWLINE) return true;
+      const kind = BYTE_CLASS[byte];
+      if (kind === BYTE.forbidden || (kind === BYTE.lead && !isSafeCharacter(bytes, at))) {
+        return false;
+      }
+    }
+    return true;
   }
 
   /** `---` or `...` at the margin, before a blank. */
@@ -273,12 +292,15 @@ class Scanner {
     this.#moveTo(start);
     let hasApiVersion = false;
     let hasEntries = false;
+    const seen = new Set<string>();
     while (this.#indent !== -1) {
       if (this.#indent !== 0) return notPlain('indented top level');
       const keyStart = this.#at;
       const keyEnd = this.#keyEnd(keyStart);
       if (keyEnd === -1) return notPlain('unusual top-level key');
       const key = latin1(bytes, keyStart, keyEnd);
+      if (seen.has(key)) this.#topLevelFinding('repeated-key', `key "${key}"`, keyStart);
+      seen.add(key);
       if (key === 'entries') {
         hasEntries = true;
         const why = this.#entries(keyEnd + 1);
@@ -294,34 +316,30 @@ class Scanner {
         // Helm's decoder ignores the case of a key: this may be one of those that count.
         if (/^(?:entries|apiversion)$/i.test(key)) return notPlain('unusual top-level key');
         if (!TOP_LEVEL_KEYS_FOLDED.has(key.toLowerCase())) {
-          this.#events.onFinding({
-            kind: 'repaired',
-            reason: 'unknown-key',
-            chart: null,
-            version: null,
-            offset: keyStart,
-            detail: `key "${key}"`,
-          });
+          this.#topLevelFinding('unknown-key', `key "${key}"`, keyStart);
         }
       }
       if (!this.#skipTopLevelValue(keyEnd + 1)) return notPlain('unusual top-level value');
     }
+    if (this.#hasOddComment) return notPlain('a comment that may hide something');
     if (!hasEntries && !hasApiVersion) return notPlain('neither entries nor apiVersion');
-    if (!hasApiVersion) {
-      this.#events.onFinding({
-        kind: 'repaired',
-        reason: 'missing-api-version',
-        chart: null,
-        version: null,
-        offset: 0,
-        detail: 'no apiVersion',
-      });
-    }
+    if (!hasApiVersion) this.#topLevelFinding('missing-api-version', 'no apiVersion', 0);
     return {
       kind: 'scanned',
       dashColumn: this.#dashColumn === -1 ? 2 : this.#dashColumn,
       plainRecords: this.#plainRecords,
     };
+  }
+
+  #topLevelFinding(reason: RepairReason, detail: string, offset: number): void {
+    this.#events.onFinding({
+      kind: 'repaired',
+      reason,
+      chart: null,
+      version: null,
+      offset,
+      detail,
+    });
   }
 
   /** Where the key that begins at `at` has its colon, or -1 where it is not a plain key. */
@@ -339,15 +357,25 @@ class Scanner {
     const bytes = this.#bytes;
     const lineEnd = this.#lineEnd(from);
     const value = latin1(bytes, from, lineEnd).trim();
+    // A separator would begin another line.
     if (!/^(?:"[^"\\]*"|'[^']*'|\{\}|\[\]|[^\s"'#&*!|>%@`[\]{}][^#]*)?$/.test(value)) return false;
+    if (SEPARATOR.test(value)) return false;
     this.#moveTo(lineEnd + 1);
     while (this.#indent > 0 || (this.#indent === 0 && this.#isDash(this.#at))) {
       const line = latin1(bytes, this.#at, this.#lineEnd(this.#at));
       // A quote or a flow collection may hide the start of another key.
       if (/["'[\]{}&*!|>]/.test(line.replaceAll(/"[^"\\]*"|'[^']*'/g, ''))) return false;
+      if (SEPARATOR.test(line)) return false;
       this.#moveTo(this.#lineEnd(this.#at) + 1);
     }
     return true;
+  }
+
+  /** What follows a key of the frame on its line; a comment is nothing. */
+  #frameValue(from: number, lineEnd: number): string {
+    const value = latin1(this.#bytes, from, lineEnd).trim();
+    if (!value.startsWith('#') || this.#bytes[from] !== SPACE) return value;
+    return this.#isHarmlessComment(from) ? '' : value;
   }
 
   #isDash(at: number): boolean {
@@ -357,7 +385,7 @@ class Scanner {
   /** Reads all charts; returns why the frame is not plain, or null. */
   #entries(from: number): string | null {
     const lineEnd = this.#lineEnd(from);
-    const value = latin1(this.#bytes, from, lineEnd).trim();
+    const value = this.#frameValue(from, lineEnd);
     this.#moveTo(lineEnd + 1);
     if (value !== '') {
       if (!/^(?:\{\}|~|null)$/.test(value)) return 'unusual value of entries';
@@ -393,7 +421,7 @@ class Scanner {
       });
     }
     const lineEnd = this.#lineEnd(keyEnd);
-    const value = latin1(bytes, keyEnd + 1, lineEnd).trim();
+    const value = this.#frameValue(keyEnd + 1, lineEnd);
     this.#moveTo(lineEnd + 1);
     if (value === '[]' || value === '~' || value === 'null') {
       return this.#indent > this.#keyColumn || this.#isDashAt(this.#keyColumn)
@@ -422,8 +450,12 @@ class Scanner {
     const jsonStart = this.#json.length;
     const factsStart = this.#facts.length;
     const rows = this.#table.count;
-    if (this.#plainRecord(chart)) {
+    // What stands before the record was looked at by whoever moved here.
+    const hadOddComment = this.#hasOddComment;
+    this.#hasOddComment = false;
+    if (this.#plainRecord(chart) && !this.#hasOddComment) {
       this.#plainRecords++;
+      this.#hasOddComment = hadOddComment;
       return;
     }
     this.#json.length = jsonStart;
@@ -434,6 +466,7 @@ class Scanner {
     // is read instead.
     this.#moveTo(this.#lineEnd(start) + 1);
     while (this.#indent > this.#dashColumn) this.#moveTo(this.#lineEnd(this.#at) + 1);
+    this.#hasOddComment = hadOddComment;
     this.#events.onOddRecord({ chart, start, end: this.#line });
   }
 
@@ -708,7 +741,12 @@ class Scanner {
       if (end - start > LONGEST_WORD) return true;
       return resolvePlain(latin1(bytes, start, end)).kind === 'string';
     }
-    // Two dots, or a byte that no number has, make a string; the rest is asked.
+    // Two dots, or a byte that no number has, make a string; the rest is asked. After a leading dot or
+    // sign there may be the words for infinity and no number.
+    const first = bytes[start];
+    if (first === DOT || first === PLUS) {
+      return resolvePlain(latin1(bytes, start, end)).kind === 'string';
+    }
     let dots = 0;
     for (let at = start; at < end; at++) {
       const byte = bytes[at]!;
@@ -865,7 +903,7 @@ class Scanner {
       if (indent === -1) {
         if (at - line <= column) break;
         indent = at - line;
-        if (widestBlank > indent) return false;
+        if (widestBlank > indent || byte === TAB) return false;
       }
       if (at - line < indent) {
         if (byte === TAB) return false;
@@ -1291,6 +1329,9 @@ const DEPENDENCY_IMPORT_VALUES = DEPENDENCY_LOOKUP.names.indexOf('import-values'
 const DEPENDENCY_ENABLED = DEPENDENCY_LOOKUP.names.indexOf('enabled');
 const DEPENDENCY_ALIAS = DEPENDENCY_LOOKUP.names.indexOf('alias');
 const TOP_LEVEL_KEYS_FOLDED = new Set([...TOP_LEVEL_KEYS].map((key) => key.toLowerCase()));
+
+/** U+2028 and U+2029, seen as bytes. */
+const SEPARATOR = /\xe2\x80[\xa8\xa9]/;
 
 /** Where the marks of an RFC 3339 time stand. */
 const CREATED_MARKS: readonly (readonly [number, number])[] = [

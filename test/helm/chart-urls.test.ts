@@ -1,0 +1,132 @@
+import fc from 'fast-check';
+import t from 'tap';
+import {
+  chartPath,
+  chartPathPrefix,
+  encodeSegment,
+  resolveChartUrl,
+} from '../../src/helm/chart-urls.ts';
+import { propertySeed } from '../support/arbitrary-index.ts';
+import { startJudges } from './harness.ts';
+
+const judges = await startJudges();
+t.teardown(() => Promise.all(judges.map((judge) => judge.close())));
+const withJudges = judges.length === 0 ? { skip: 'go is missing' } : {};
+
+t.test('a chart file is served under its chart, with its chart in its name', async (t) => {
+  t.equal(chartPath('nginx', '1.2.3'), 'charts/nginx/nginx-1.2.3.tgz');
+  t.equal(chartPath('nginx', '1.2.3-rc.1+b.2'), 'charts/nginx/nginx-1.2.3-rc.1+b.2.tgz');
+  t.equal(chartPath('a/b', '1'), 'charts/a%2Fb/a%2Fb-1.tgz');
+  t.equal(chartPath('ü b', '1'), 'charts/%C3%BC%20b/%C3%BC%20b-1.tgz');
+  t.equal(
+    chartPath("x(1)*!'?#%", '1'),
+    `charts/x%281%29%2A%21%27%3F%23%25/${'x%281%29%2A%21%27%3F%23%25'}-1.tgz`,
+  );
+  t.equal(chartPath('🚀', '1'), 'charts/%F0%9F%9A%80/%F0%9F%9A%80-1.tgz');
+  t.equal(`${chartPathPrefix('nginx')}1.tgz`, chartPath('nginx', '1'));
+});
+
+t.test('a chart that is called like a directory stays below charts', async (t) => {
+  for (const chart of ['.', '..']) {
+    const path = chartPath(chart, '1.0.0');
+    t.notMatch(path, /\/\.{1,2}\//, path);
+    t.equal(new URL(path.replaceAll('%2E', '%252E'), 'http://h/v/').pathname.split('/').length, 5);
+  }
+  t.equal(encodeSegment('..'), '%2E%2E');
+  t.equal(encodeSegment('...'), '...');
+});
+
+t.test('half a surrogate pair is encoded as what stands for it everywhere', async (t) => {
+  t.equal(encodeSegment('a\ud800b'), 'a%EF%BF%BDb');
+});
+
+const bases = [
+  'https://charts.example.com',
+  'https://charts.example.com/',
+  'https://example.com/a/b',
+  'https://example.com/a/b/?x=1&y=%20',
+  'https://user:secret@example.com:8443/a%20b/%2F/c',
+  'HTTP://Example.COM/Charts',
+  'http://[::1]:8080/x#part',
+  'https://example.com/ü',
+];
+
+const references: readonly (readonly [string, string])[] = [
+  ['nginx-1.0.0.tgz', 'https://example.com/a/b/nginx-1.0.0.tgz'],
+  ['x/nginx.tgz', 'https://example.com/a/b/x/nginx.tgz'],
+  ['./nginx.tgz', 'https://example.com/a/b/nginx.tgz'],
+  ['../nginx.tgz', 'https://example.com/a/nginx.tgz'],
+  ['../../../nginx.tgz', 'https://example.com/nginx.tgz'],
+  ['/nginx.tgz', 'https://example.com/nginx.tgz'],
+  ['//cdn.example.com/nginx.tgz', 'https://cdn.example.com/nginx.tgz'],
+  ['https://x.io/nginx.tgz', 'https://x.io/nginx.tgz'],
+  ['oci://x.io/nginx', 'oci://x.io/nginx'],
+  ['nginx.tgz?token=1', 'https://example.com/a/b/nginx.tgz'],
+  ['nginx 1.tgz', 'https://example.com/a/b/nginx%201.tgz'],
+  ['nginx%2F1.tgz', 'https://example.com/a/b/nginx%2F1.tgz'],
+  ['nginx+1.tgz', 'https://example.com/a/b/nginx+1.tgz'],
+  ['', 'https://example.com/a/b/'],
+  // Go parses none of these, so that they stay as they are.
+  ['%zz.tgz', '%zz.tgz'],
+  ['1:b.tgz', '1:b.tgz'],
+  [':x', ':x'],
+  ['a\u0001b', 'a\u0001b'],
+];
+
+t.test('a relative URL is resolved against the base of its member', async (t) => {
+  for (const [reference, wanted] of references) {
+    t.equal(resolveChartUrl('https://example.com/a/b', reference), wanted, reference);
+    t.equal(resolveChartUrl(null, reference), reference, 'as written without a base');
+  }
+  t.equal(resolveChartUrl('https://h.io/x?token=1', 'a.tgz'), 'https://h.io/x/a.tgz?token=1');
+});
+
+/** What the judges make of these URLs in a record; null where Helm cannot resolve one. */
+async function theirs(baseUrl: string, urls: readonly string[]): Promise<(string | null)[][]> {
+  const record = { name: 'a', version: '1.0.0', urls };
+  const index = JSON.stringify({ apiVersion: 'v1', entries: { a: [record] } });
+  return Promise.all(
+    judges.map(async (judge) => {
+      const verdict = await judge.view(Buffer.from(index), { baseUrl });
+      if (!verdict.ok) throw new Error(verdict.error);
+      return verdict.view.entries.a?.[0]?.resolved as (string | null)[];
+    }),
+  );
+}
+
+t.test('resolves URLs as Helm does, and leaves what Helm cannot', withJudges, async (t) => {
+  const segment = fc.constantFrom(
+    ...['a', 'b.tgz', 'nginx-1.0.0+x.tgz', '..', '.', '', 'a b', '%2F', '%20', '%7e', 'ü', '日'],
+    ...['(1)', 'x+y', 'a:b', '%zz', '%', '[x]', "it's", '~', '{x}', 'a|b', '^', '\\', '`', '<>'],
+    ...['"', 'a;b', 'a=b&c', '@v', '!', '*', '$', ',', '%E2%82%AC', '%e2', '...', '..x'],
+  );
+  const path = fc.array(segment, { maxLength: 5 }).map((list) => list.join('/'));
+  const prefix = fc.constantFrom(
+    ...['', '', '', '', '/', './', '../', '//cdn.example.com/', '//cdn.example.com:80', '///x'],
+    ...[
+      'https://h.io/',
+      'HTTP://H.io/',
+      'oci://r/',
+      'mailto:',
+      '?',
+      ':',
+      '//u@h/',
+      '//h:x/',
+      '//h_1/',
+    ],
+  );
+  const suffix = fc.constantFrom('', '', '', '?q=1', '#f', '?q#f', '?', '??', '#%zz', '?a#', '#');
+  const references = fc.sample(
+    fc.tuple(prefix, path, suffix).map((parts) => parts.join('')),
+    { numRuns: 2000, seed: propertySeed },
+  );
+  for (const base of bases) {
+    const ours = references.map((reference) => resolveChartUrl(base, reference));
+    for (const [number, resolved] of (await theirs(base, references)).entries()) {
+      const differing = references
+        .map((reference, at) => ({ reference, helm: resolved[at], ours: ours[at] }))
+        .filter(({ reference, helm, ours }) => (helm ?? reference) !== ours);
+      t.strictSame(differing.slice(0, 5), [], `${base} with Helm ${judges[number]?.helm}`);
+    }
+  }
+});
