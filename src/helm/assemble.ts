@@ -139,8 +139,8 @@ class MergePlan {
     const next = cursors.map(({ prepared, chart }) => prepared.firstRecord[chart]!);
     const end = cursors.map(({ prepared, chart }) => prepared.firstRecord[chart + 1]!);
     const picked: number[] = [];
-    // Where in `picked` the records of the same precedence as the last one begin.
-    let equalFrom = 0;
+    // The versions of the same precedence as the last one picked.
+    const equal = new Set<string>();
     for (;;) {
       let best = -1;
       for (let number = 0; number < cursors.length; number++) {
@@ -162,12 +162,14 @@ class MergePlan {
       const record = next[best]!++;
       const last = picked.length - 2;
       if (last >= 0 && this.#compare(picked[last]!, picked[last + 1]!, member, record) !== 0) {
-        equalFrom = picked.length;
+        equal.clear();
       }
-      if (this.#isPicked(picked, equalFrom, member, record)) {
+      const version = this.#version(member, record);
+      if (equal.has(version)) {
         this.conflicts++;
         continue;
       }
+      equal.add(version);
       picked.push(member, record);
       this.carriedByMember[member]!++;
     }
@@ -188,18 +190,11 @@ class MergePlan {
     );
   }
 
-  #isPicked(picked: readonly number[], from: number, member: number, record: number): boolean {
-    const wanted = this.#version(member, record);
-    for (let at = from; at < picked.length; at += 2) {
-      if (this.#version(picked[at]!, picked[at + 1]!).equals(wanted)) return true;
-    }
-    return false;
-  }
-
-  #version(member: number, record: number): Buffer {
+  #version(member: number, record: number): string {
     const { strings, facts } = this.#members[member]!.prepared;
     const start = facts[record * 6]!;
-    return Buffer.from(strings.buffer, strings.byteOffset + start, facts[record * 6 + 1]! - start);
+    const length = facts[record * 6 + 1]! - start;
+    return Buffer.from(strings.buffer, strings.byteOffset + start, length).toString('latin1');
   }
 
   /** Every record of the merged index, in its order. */

@@ -96,6 +96,9 @@ function sortNewestFirst(table: RecordTable, group: Int32Array): void {
   }
 }
 
+/** From how many versions of equal precedence on they are looked up and not compared one by one. */
+const MANY_EQUAL = 8;
+
 /** Copies ordered rows, dropping a version that was there before; the same versions are neighbours. */
 function copyWithoutDuplicates(
   table: RecordTable,
@@ -105,18 +108,39 @@ function copyWithoutDuplicates(
   duplicates: number[],
 ): number {
   let to = start;
-  // Where the rows of the same precedence as the last one begin.
+  // Where the rows of the same precedence as the last one begin; their versions, where they are many.
   let equalFrom = start;
+  let equal: Set<string> | null = null;
   for (const row of group) {
-    if (to > start && compareRows(table, ordered[to - 1]!, row) !== 0) equalFrom = to;
+    if (to > start && compareRows(table, ordered[to - 1]!, row) !== 0) {
+      equalFrom = to;
+      equal = null;
+    }
+    if (equal === null && to - equalFrom >= MANY_EQUAL) {
+      const rows = Array.from(ordered.subarray(equalFrom, to));
+      equal = new Set(rows.map((other) => versionOf(table, other)));
+    }
     let isDuplicate = false;
-    for (let other = equalFrom; other < to && !isDuplicate; other++) {
-      isDuplicate = isSameVersion(table, ordered[other]!, row);
+    if (equal !== null) {
+      const version = versionOf(table, row);
+      isDuplicate = equal.has(version);
+      equal.add(version);
+    } else {
+      for (let other = equalFrom; other < to && !isDuplicate; other++) {
+        isDuplicate = isSameVersion(table, ordered[other]!, row);
+      }
     }
     if (isDuplicate) duplicates.push(row);
     else ordered[to++] = row;
   }
   return to;
+}
+
+function versionOf(table: RecordTable, row: number): string {
+  const { bytes } = table.facts;
+  const start = table.rows[row * ROW.width + ROW.versionStart]!;
+  const length = table.rows[row * ROW.width + ROW.versionEnd]! - start;
+  return Buffer.from(bytes.buffer, bytes.byteOffset + start, length).toString('latin1');
 }
 
 function isSameVersion(table: RecordTable, a: number, b: number): boolean {

@@ -16,7 +16,7 @@ import {
   type Value,
   type ValueEntry,
 } from './value.ts';
-import { type Mending, type Token, YamlTokens } from './yaml-tokens.ts';
+import { type Mending, MOST_MENDINGS, type Token, YamlTokens } from './yaml-tokens.ts';
 
 /**
  * How much aliases may add to a document: one for each node and for each hundred characters of it.
@@ -57,8 +57,10 @@ function removeForbidden(bytes: Buffer, mendings: Mending[]): Buffer {
   const chunks: Buffer[] = [];
   let from = 0;
   for (const { index, 0: found } of bytes.toString('latin1').matchAll(FORBIDDEN)) {
-    const detail = 'characters that YAML forbids were removed';
-    mendings.push({ reason: 'control-character', detail, offset: index });
+    if (mendings.length < MOST_MENDINGS) {
+      const detail = 'characters that YAML forbids were removed';
+      mendings.push({ reason: 'control-character', detail, offset: index });
+    }
     chunks.push(bytes.subarray(from, index));
     from = index + found.length;
   }

@@ -79,6 +79,9 @@ export interface Mending {
   readonly offset: number;
 }
 
+/** How many mendings of one text are told. */
+export const MOST_MENDINGS = 10_000;
+
 /** A token that may turn out to be a key, once its colon is found. */
 interface SimpleKey {
   isPossible: boolean;
@@ -190,6 +193,7 @@ export class YamlTokens {
   }
 
   #mend(detail: string, offset: number): void {
+    if (this.mendings.length >= MOST_MENDINGS) return;
     this.mendings.push({ reason: 'syntax', detail, offset });
   }
 
@@ -201,8 +205,11 @@ export class YamlTokens {
 
   /** Whether the token of that number, the next to be taken, may still become a key. */
   #mayBeKey(token: number): boolean {
-    for (const key of this.#keys) {
-      if (key.isPossible && key.token === token) return this.#isStillPossible(key);
+    // The deeper the key, the later its token.
+    for (let depth = this.#keys.length - 1; depth >= 0; depth--) {
+      const key = this.#keys[depth]!;
+      if (key.token === token && key.isPossible) return this.#isStillPossible(key);
+      if (key.token !== NO_TOKEN && key.token < token) return false;
     }
     return false;
   }
@@ -272,6 +279,8 @@ export class YamlTokens {
     const byte = this.#bytes[at];
     if (this.#flowLevel === 0) this.#unrollIndent(this.#columnOf(at));
     if (byte === undefined) {
+      // The end is a line of its own: no key goes on there.
+      this.#line = at;
       this.#unrollIndent(-1);
       this.#removeKey();
       this.#isKeyAllowed = false;
@@ -379,8 +388,10 @@ export class YamlTokens {
   #skipToToken(): void {
     const bytes = this.#bytes;
     for (;;) {
-      while (bytes[this.#at] === SPACE || (bytes[this.#at] === TAB && this.#isTabAllowed())) {
-        this.#at++;
+      for (;;) {
+        const byte = bytes[this.#at];
+        if (byte === SPACE) this.#at++;
+        else if (byte !== TAB || !this.#skipTabs()) break;
       }
       if (bytes[this.#at] === HASH) this.#skipComment();
       if (this.#breakLength(this.#at) === 0) return;
@@ -390,16 +401,19 @@ export class YamlTokens {
   }
 
   /**
-   * In block context a tab is no indentation. One on a line without text, or between a dash and what
-   * follows it, does no harm.
+   * Passes over tabs where they may stand. In block context a tab is no indentation; one on a line
+   * without text, or between a dash and what follows it, does no harm.
    */
-  #isTabAllowed(): boolean {
-    if (this.#flowLevel > 0 || !this.#isKeyAllowed) return true;
-    let next = this.#at;
+  #skipTabs(): boolean {
+    const start = this.#at;
+    let next = start;
     while (this.#isBlank(next)) next++;
-    const isEmpty = this.#bytes[next] === HASH || this.#isBreakOrEnd(next);
-    if (!isEmpty && this.#bytes[this.#at - 1] !== HYPHEN) return false;
-    this.#mend('a tab where only spaces may stand', this.#at);
+    if (this.#flowLevel === 0 && this.#isKeyAllowed) {
+      const isEmpty = this.#bytes[next] === HASH || this.#isBreakOrEnd(next);
+      if (!isEmpty && this.#bytes[start - 1] !== HYPHEN) return false;
+      this.#mend('a tab where only spaces may stand', start);
+    }
+    this.#at = next;
     return true;
   }
 
@@ -498,7 +512,9 @@ export class YamlTokens {
     while (!this.#isGap(this.#at)) this.#at++;
     const written = this.#text(start, this.#at);
     const parts = /^!(?:<([^>]+)>|([\w-]*!)?([\w\-;/?:@&=+$,.!~*'()[\]%]*))$/.exec(written);
-    if (parts === null) this.#fail('a tag that cannot be read', offset);
+    if (parts === null || /%(?![0-9A-Fa-f]{2})/.test(written)) {
+      this.#fail('a tag that cannot be read', offset);
+    }
     const [, verbatim, handle, suffix = ''] = parts;
     if (handle !== undefined && suffix === '') this.#fail('a tag without a name', offset);
     const token =
@@ -735,8 +751,17 @@ export class YamlTokens {
   }
 }
 
+const NO_TOKEN = -1;
+
 function createKey(): SimpleKey {
-  return { isPossible: false, isRequired: false, token: -1, offset: 0, line: 0, column: 0 };
+  return {
+    isPossible: false,
+    isRequired: false,
+    token: NO_TOKEN,
+    offset: 0,
+    line: 0,
+    column: 0,
+  };
 }
 
 function isWordByte(byte: number | undefined): boolean {

@@ -115,6 +115,23 @@ t.test('equal precedence among many records keeps its order', async (t) => {
   ]);
 });
 
+t.test(
+  'ten thousands of one precedence are told apart without comparing all with all',
+  async (t) => {
+    const versions = Array.from({ length: 30_000 }, (_, at) => `1.0.0+b${at}`);
+    const text = (list: readonly string[]) =>
+      `apiVersion: v1\nentries:\n  a:\n${list
+        .map((one) => `  - name: a\n    version: ${one}\n    urls:\n    - u\n`)
+        .join('')}`;
+    const twice = prepare(text([...versions, ...versions.slice(0, 10)]), { urls: ['proxied'] });
+    t.strictSame(twice.findings.leftOut, { 'duplicate-version': 10 });
+    t.match(merge([twice, prepare(text(versions.slice(5)), { urls: ['proxied'] })]), {
+      versions: 30_000,
+      conflicts: 29_995,
+    });
+  },
+);
+
 t.test('a version is its exact spelling', async (t) => {
   const index = merge([memberOf({ a: ['1.0.0', 'v1.0.0', '1.0', '1.0.0+x', '01.0.0'] })]);
   t.equal(index.versions, 5);

@@ -197,6 +197,12 @@ t.test('the same records come out of every disguise', async (t) => {
   }
 });
 
+t.test('other line breaks make no record odd', async (t) => {
+  for (const lineBreak of ['\r\n', '\r', '\u0085']) {
+    t.equal(prepare(plain.replaceAll('\n', lineBreak)).plainRecords, 3, shown(lineBreak));
+  }
+});
+
 t.test('records may stand at any column', async (t) => {
   for (const [chartColumn, dashColumn] of [
     [1, 1],
@@ -307,7 +313,22 @@ t.test('a second entries: both are carried, and it is told', async (t) => {
   t.strictSame(findingsOf(prepare(index).findings), ['repaired repeated-key:28']);
   t.strictSame(Object.keys(recordsOf(`# \u2028\n${index}`)), ['late', 'nginx', 'web']);
   t.strictSame(await faultsOf(judges, Buffer.from(index)), []);
+  for (const empty of [`${plain}entries:\n`, `# \u2028\n${plain}entries:\n`]) {
+    t.strictSame(recordsOf(empty), wanted, 'nothing is lost by an empty one');
+  }
 });
+
+t.test(
+  'entries in two cases: the later in the order of bytes counts, chart by chart',
+  async (t) => {
+    const list = (version: string) => `[{name: a, version: ${version}, urls: [x]}]`;
+    const index = `apiVersion: v1\nentries: {a: ${list('1.0.0')}}\nEntries: {a: ${list('2.0.0')}, b: ${list('3.0.0')}}\n`;
+    const records = recordsOf(index);
+    t.strictSame([records.a?.[0]?.version, records.b?.[0]?.version], ['1.0.0', '3.0.0']);
+    t.equal(records.a?.length, 1);
+    t.strictSame(await faultsOf(judges, Buffer.from(index)), []);
+  },
+);
 
 t.test('in JSON the last one of a chart counts, as it does to Helm', async (t) => {
   const record = (version: string) => `[{"name":"a","version":"${version}","urls":["x"]}]`;
@@ -379,6 +400,7 @@ t.test('bytes that are not UTF-8 are one U+FFFD each', async (t) => {
   const at = plain.indexOf('it');
   for (const [bytes, text] of [
     [[0xff], '\ufffd'],
+    [[0xff, ...Buffer.from('é🚀')], '\ufffdé🚀'],
     [[0xe2, 0x9c], '\ufffd\ufffd'],
     [[0xc0, 0x80], '\ufffd\ufffd'],
     [[0xed, 0xa0, 0x80], '\ufffd\ufffd\ufffd'],
@@ -418,8 +440,16 @@ t.test('line and paragraph separators are line breaks, in comments and in text',
     const index = plain.replace('  web:', `${hidden}\n  web:`);
     t.strictSame(Object.keys(recordsOf(index)), ['b', 'nginx', 'web'], 'even a hidden chart');
     t.strictSame(await faultsOf(judges, Buffer.from(index)), []);
-    const top = `${plain}serverInfo: x${separator}annotations: {a: b}${separator}`;
-    t.strictSame(await faultsOf(judges, Buffer.from(top)), []);
+    for (const before of [
+      'serverInfo: {}',
+      'publicKeys:',
+      'publicKeys:\n- x',
+      'annotations:\n  a: b',
+    ]) {
+      const top = `apiVersion: v1\n${before}${separator}entries: ${JSON.stringify(wanted)}\n`;
+      t.strictSame(recordsOf(top), wanted, shown(before));
+      t.strictSame(await faultsOf(judges, Buffer.from(top)), []);
+    }
   }
 });
 

@@ -88,6 +88,11 @@ const table: readonly Row[] = [
   ['annotations:\n  a: b\n  a: c', 'repeated-key', { annotations: { a: 'c' } }],
   ['annotations:\n  a: [b]\n  c: d', 'wrong-type', { annotations: { c: 'd' } }],
   ['annotations: x', 'wrong-type', { annotations: undefined }],
+  [
+    `annotations: {? ${'k'.repeat(1500)} : a, c: d}`,
+    'loads',
+    { annotations: { ['k'.repeat(1500)]: 'a', c: 'd' } },
+  ],
   // Flags.
   ['deprecated: yes', 'loads', { deprecated: true }],
   ['deprecated: off', 'loads', { deprecated: undefined }],

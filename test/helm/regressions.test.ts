@@ -100,6 +100,12 @@ t.test('one record that nests too deeply refused the whole member', async (t) =>
   t.strictSame(Object.keys(recordsOf(index)), ['b']);
 });
 
+t.test('a record that ends amid its lines lost the rest without a word', async (t) => {
+  const index = recordIndex('extra: 1', '# \u2028 x', 'home: x') + other;
+  t.strictSame(Object.keys(recordsOf(index)), ['b']);
+  t.strictSame(prepare(index).findings.leftOut, { unparsable: 1 });
+});
+
 t.test('deep JSON threw a RangeError or was read to no end', async (t) => {
   for (const depth of [3000, 7000, 200_000]) {
     const deep = `${'['.repeat(depth)}${']'.repeat(depth)}`;

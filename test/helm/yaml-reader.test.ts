@@ -118,6 +118,8 @@ const readable: readonly (readonly [text: string, value: unknown])[] = [
   ['[a] b', ['a']],
   ['a: [b] c', '<unparsable>'],
   ['[- a]', '<unparsable>'],
+  ['[? : a]', '<unparsable>'],
+  ['{? a, : b}', '<unparsable>'],
   // Keys that are no strings.
   ['1: a\n1.50: b\nyes: c\n0x10: d', { '1': 'a', '1.5': 'b', true: 'c', '16': 'd' }],
   ['.inf: a\n-.inf: b\n.nan: c', { '.inf': 'a', '-.inf': 'b', '.nan': 'c' }],
@@ -184,6 +186,8 @@ t.test('mends what leaves no doubt, and says so', async (t) => {
     ['a: !!int b', { a: 'b' }, 1],
     ['a: !!bool 1', { a: '1' }, 1],
     ['{~: a, b: c}', { b: 'c' }, 1],
+    ['{? : a, b: c}', { b: 'c' }, 1],
+    ['[? , : a]', [{}], 1],
     ['{[a]: b, c: d}', { c: 'd' }, 1],
     ['%YAML 1.2\n---\na: b', { a: 'b' }, 1],
     ['a\0: b\x01\x02\u0080\ufffe', { a: 'b' }, 4],
