@@ -13,8 +13,7 @@ export type Counts = Readonly<Partial<Record<string, number>>>;
 
 /**
  * Parts the findings by what they mean for Helm: it refuses the index, or it skips the record as we
- * do. Whatever we had to repair, Helm refuses. An empty record is counted among those that are no
- * record, although Helm skips it.
+ * do. Whatever we had to repair, Helm refuses.
  */
 export function judgeByHelm(counts: { readonly repaired: Counts; readonly leftOut: Counts }): {
   readonly refused: Counts;

@@ -23,6 +23,7 @@ export const LEFT_OUT_REASONS = [
   'invalid-alias',
   'invalid-maintainer',
   'invalid-dependency',
+  'empty-record',
   'missing-url',
   'duplicate-version',
   'not-a-record',

@@ -151,9 +151,12 @@ export type Syntax = 'yaml' | 'json';
 
 /** Reads one record. Never throws for what a member wrote. */
 export function decodeRecord(value: Value, syntax: Syntax): DecodedRecord | RejectedRecord {
+  if (value.kind === 'null') {
+    // Helm skips it, too, where anything else that is no map makes it refuse the whole index.
+    return { kind: 'rejected', reason: 'empty-record', detail: 'an empty record', version: null };
+  }
   if (value.kind !== 'map') {
-    const detail =
-      value.kind === 'null' ? 'an empty record' : `a ${value.kind} where a record belongs`;
+    const detail = `a ${value.kind} where a record belongs`;
     return { kind: 'rejected', reason: 'not-a-record', detail, version: null };
   }
   const decoder = new RecordDecoder(syntax);

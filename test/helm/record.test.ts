@@ -289,7 +289,8 @@ t.test('an element that is no record is left out', async (t) => {
   const sound = '  - name: a\n    version: 1.0.0\n    urls: [a]\n';
   for (const element of ['~', 'x', '[]', '3', '', '{}']) {
     const index = `apiVersion: v1\nentries:\n  a:\n  - ${element}\n${sound}`;
-    const reason = element === '{}' ? 'missing-name' : 'not-a-record';
+    const isEmpty = element === '' || element === '~';
+    const reason = element === '{}' ? 'missing-name' : isEmpty ? 'empty-record' : 'not-a-record';
     t.strictSame(prepare(index).findings.leftOut, { [reason]: 1 }, shown(element));
     t.equal(recordsOf(index).a?.length, 1);
     t.strictSame(await faultsOf(judges, Buffer.from(index)), []);

@@ -96,8 +96,10 @@ export type RecordReading =
 export function readRecord(tree: Tree, reader: Reader): RecordReading {
   if (tree.kind !== 'map') {
     // An empty element is skipped by Helm too; anything else makes it refuse the whole index.
-    if (tree.kind !== 'scalar' || tree.value !== null) reader.onRepair('wrong-type', 'a record');
-    return { kind: 'left-out', reason: 'not-a-record', version: null };
+    const isEmpty = tree.kind === 'scalar' && tree.value === null;
+    if (!isEmpty) reader.onRepair('wrong-type', 'a record');
+    const reason = isEmpty ? 'empty-record' : 'not-a-record';
+    return { kind: 'left-out', reason, version: null };
   }
   const held: Held = decodeFields(tree, { fields: recordFields, reader, level: 'record' });
   const reason = validate(held) ?? (hasUrl(held) ? null : 'missing-url');
