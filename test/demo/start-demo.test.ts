@@ -105,5 +105,16 @@ t.test('the process ends with its parent, even if that is killed', async (t) => 
   t.ok(process.kill(pid, 0));
   parent.kill('SIGKILL');
   await cut;
-  await t.rejects(connectTo(baseUrl), { code: 'ECONNREFUSED' });
+  // A process that ends closes its sockets one by one: the one that listens may be the last.
+  const refused = async (): Promise<unknown> => {
+    for (;;) {
+      try {
+        const { cut: again } = await connectTo(baseUrl);
+        await again;
+      } catch (error) {
+        return error;
+      }
+    }
+  };
+  t.match(await refused(), { code: /^(?:ECONNREFUSED|ECONNRESET)$/ });
 });
