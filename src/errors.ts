@@ -24,7 +24,6 @@
  * - `upstream-forbidden-address`: the address is private and the remote does not allow that.
  * - `upstream-encoding`: a content encoding that we did not ask for or cannot decode.
  * - `index-refused`: the body is not an index that can be merged; `details.reason` says why.
- * - `member-missing`: a member that has never given a usable index.
  * - `no-members`: no member of a virtual repository could be used.
  * - `digest-mismatch`: bytes that are not what their digest says.
  * - `store-key-invalid`: a key that a store must not accept.
@@ -54,7 +53,6 @@ export type ErrorCode =
   | 'upstream-forbidden-address'
   | 'upstream-encoding'
   | 'index-refused'
-  | 'member-missing'
   | 'no-members'
   | 'digest-mismatch'
   | 'store-key-invalid'

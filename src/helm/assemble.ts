@@ -315,10 +315,21 @@ function capacityOf(renderings: readonly Rendering[]): number {
   return renderings.reduce((sum, { bytes }) => sum + bytes.length, HEAD_CAPACITY);
 }
 
-function writeYaml(plan: MergePlan, input: MergeInput, generated: string): SharedBytes {
-  const renderings = renderingsOf(input, 'yaml');
-  const out = new SpanCopier(capacityOf(renderings));
-  out.write(`apiVersion: v1\nentries:${plan.charts.length === 0 ? ' {}' : ''}\n`);
+/**
+ * Copies every chart. A chart that is whole carries its own end; one that is picked from several
+ * members gets what the variant writes between two records and after the last one.
+ */
+function copyCharts(
+  out: SpanCopier,
+  plan: MergePlan,
+  options: {
+    readonly input: MergeInput;
+    readonly renderings: readonly Rendering[];
+    readonly between: string;
+    readonly after: string;
+  },
+): void {
+  const { input, renderings, between, after } = options;
   for (const chart of plan.charts) {
     const rendering = renderings[chart.member]!;
     const start = rendering.chartStart[chart.chart]!;
@@ -328,11 +339,22 @@ function writeYaml(plan: MergePlan, input: MergeInput, generated: string): Share
     }
     const { firstRecord } = input.members[chart.member]!.prepared;
     out.copy(rendering.bytes, start, rendering.recordStart[firstRecord[chart.chart]!]!);
+    let isFirst = true;
     for (const [member, record] of plan.records(chart)) {
+      if (!isFirst && between !== '') out.write(between);
+      isFirst = false;
       const { bytes, recordStart, recordEnd } = renderings[member]!;
       out.copy(bytes, recordStart[record]!, recordEnd[record]!);
     }
+    if (after !== '') out.write(after);
   }
+}
+
+function writeYaml(plan: MergePlan, input: MergeInput, generated: string): SharedBytes {
+  const renderings = renderingsOf(input, 'yaml');
+  const out = new SpanCopier(capacityOf(renderings));
+  out.write(`apiVersion: v1\nentries:${plan.charts.length === 0 ? ' {}' : ''}\n`);
+  copyCharts(out, plan, { input, renderings, between: '', after: '' });
   out.write(`generated: "${generated}"\n`);
   return out.finish();
 }
@@ -341,25 +363,7 @@ function writeJson(plan: MergePlan, input: MergeInput, generated: string): Share
   const renderings = renderingsOf(input, 'json');
   const out = new SpanCopier(capacityOf(renderings));
   out.write('{"apiVersion":"v1","entries":{');
-  for (const chart of plan.charts) {
-    const rendering = renderings[chart.member]!;
-    const start = rendering.chartStart[chart.chart]!;
-    if (chart.picked === null) {
-      // The run of a chart ends with `],`.
-      out.copy(rendering.bytes, start, rendering.chartStart[chart.chart + 1]!);
-      continue;
-    }
-    const { firstRecord } = input.members[chart.member]!.prepared;
-    out.copy(rendering.bytes, start, rendering.recordStart[firstRecord[chart.chart]!]!);
-    let isFirst = true;
-    for (const [member, record] of plan.records(chart)) {
-      if (!isFirst) out.write(',');
-      isFirst = false;
-      const { bytes, recordStart, recordEnd } = renderings[member]!;
-      out.copy(bytes, recordStart[record]!, recordEnd[record]!);
-    }
-    out.write('],');
-  }
+  copyCharts(out, plan, { input, renderings, between: ',', after: '],' });
   if (plan.charts.length > 0) out.dropLast();
   out.write(`},"generated":"${generated}"}\n`);
   return out.finish();

@@ -18,7 +18,7 @@ import type {
 } from './model.ts';
 import { decodeRecord, foldCase, inKeyOrder, type Syntax } from './record.ts';
 import { RecordTable, ROW } from './record-table.ts';
-import { collectFacts, moveToDashColumn, orderRecords, renderMember } from './render.ts';
+import { collectFacts, moveToDashColumn, orderRecords, renderMember, versionOf } from './render.ts';
 import { type ScanEvents, scanIndex } from './scan.ts';
 import { replaceInvalidUtf8 } from './utf8.ts';
 import { refusal, type Value, type ValueEntry } from './value.ts';
@@ -48,7 +48,7 @@ export function prepareMember(input: PrepareInput): PreparedMember {
   for (const row of order.duplicates) {
     findings.leftOut('duplicate-version', 'the first one listed is carried', {
       chart: table.chartKeys[table.rows[row * ROW.width + ROW.chart]!]!,
-      version: factText(table, row, ROW.versionStart, ROW.versionEnd),
+      version: versionOf(table, row),
       offset:
         table.rows[row * ROW.width + ROW.isCanonical] === 1
           ? -1
@@ -76,13 +76,6 @@ export function prepareMember(input: PrepareInput): PreparedMember {
     yaml,
     json,
   };
-}
-
-function factText(table: RecordTable, row: number, from: number, to: number): string {
-  const { bytes } = table.facts;
-  const start = table.rows[row * ROW.width + from]!;
-  const end = table.rows[row * ROW.width + to]!;
-  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString('utf8');
 }
 
 // --- what is no index ------------------------------------------------------------------------

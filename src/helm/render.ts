@@ -136,7 +136,8 @@ function copyWithoutDuplicates(
   return to;
 }
 
-function versionOf(table: RecordTable, row: number): string {
+/** The version of a row; a version that Helm accepts is ASCII. */
+export function versionOf(table: RecordTable, row: number): string {
   const { bytes } = table.facts;
   const start = table.rows[row * ROW.width + ROW.versionStart]!;
   const length = table.rows[row * ROW.width + ROW.versionEnd]! - start;

@@ -99,7 +99,6 @@ const FALSE = Buffer.from('false');
 /** How each field of a record is read. */
 const KIND = {
   text: 0,
-  word: 1,
   texts: 2,
   urls: 3,
   bool: 4,

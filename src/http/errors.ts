@@ -24,7 +24,6 @@ const STATUSES: Readonly<Record<ErrorCode, number>> = {
   'upstream-forbidden-address': 502,
   'upstream-encoding': 502,
   'index-refused': 502,
-  'member-missing': 502,
   'no-members': 502,
   'digest-mismatch': 502,
   'store-key-invalid': 500,
