@@ -1,65 +1,162 @@
 /**
- * How long does a merge take, beside parsing, merging and writing the same members with a YAML
- * library? And how far is it from the floor, one copy and one SHA-256 of the output? In the
- * worker threads, warm and for the first time in a process, and on one thread.
+ * How long does a merge take, beside what no merge can do without, beside YAML libraries and beside
+ * Helm's own library? From the members' bytes in memory to the published YAML in memory: in worker
+ * threads and on one thread, warm and for the first time in a process, with all members new and with
+ * one changed; and the JSON after it.
  *
  * Options: `--corpus DIR` (a directory of `*.yaml` indexes) in place of `--members 19` and
- * `--lines 1000000` of generated ones; `--rounds 15`; `--json`.
+ * `--lines 1000000` of generated ones; `--threads N` beside the two of the reference, without it as
+ * many as the pool takes by itself; `--rounds 15`; `--skip-libraries`; `--json`.
  */
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
-import { performance } from 'node:perf_hooks';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { dump, FAILSAFE_SCHEMA, load } from 'js-yaml';
-import { parse, stringify } from 'yaml';
-import { generateMembers } from '../src/demo/generate-members.ts';
+import { FAILSAFE_SCHEMA, load } from 'js-yaml';
 import type { MergedIndex } from '../src/helm/model.ts';
 import { referenceMerge } from '../test/reference/reference-merge.ts';
 import { Child } from './support/child.ts';
+import {
+  type BenchMember,
+  describeMembers,
+  loadMembers,
+  MEMBER_OPTIONS,
+  ranksBySize,
+  withChangedRecord,
+} from './support/fixtures.ts';
+import { type HelmFigures, mergeWithHelm } from './support/helm-baseline.ts';
 import { medianOf } from './support/percentiles.ts';
 import {
+  type BenchTable,
+  type BenchTarget,
   describeEnvironment,
+  formatCount,
   formatEnvironment,
+  formatMegabytes,
   formatMs,
   formatRatio,
-  formatTable,
+  printDocument,
+  readQuestion,
 } from './support/report.ts';
 
-/** Fresh processes whose first merge is timed. */
+/** Fresh processes whose first merge is timed, for each kind of start. */
 const PROCESSES = 3;
+/** Rounds before those that count: by then everything hot is compiled. */
+const WARM_UP_ROUNDS = 5;
+/** What targets are stated for: a machine with two cores. */
+const REFERENCE_THREADS = 2;
 
-interface Member {
-  readonly name: string;
-  readonly baseUrl: string;
-  readonly bytes: Uint8Array;
-}
+/** What is wanted; the first three are shares of what the same round took, the others speeds. */
+const TARGETS = {
+  warmToFloor: 3.5,
+  firstToFloor: 8,
+  oneChangedToDigest: 2.5,
+  jsonToYaml: 1.5,
+  fasterThanYaml: 110,
+  fasterThanJsYaml: 30,
+  fasterThanHelm: 120,
+} as const;
 
 interface Timing {
   readonly prepareMs: number;
   readonly mergeMs: number;
 }
 
-type MergedFacts = Omit<MergedIndex, 'yaml' | 'json' | 'locations'> & {
+type MergedFacts = Omit<MergedIndex, 'yaml' | 'json' | 'locations' | 'locationsDigest'> & {
   readonly bytes: number;
   readonly jsonBytes: number;
+  readonly locationsBytes: number;
 };
 
-/** A way to merge, and how long each of its runs took. */
-interface Measured {
+/** A member on disk, for the processes that merge. */
+interface MemberFile {
   readonly name: string;
-  readonly runs: readonly Timing[];
+  readonly baseUrl: string;
+  readonly path: string;
+  /** Of the same member after a change; null for those that do not change. */
+  readonly changedPath: string | null;
+}
+
+type Action =
+  | 'floor'
+  | 'yaml'
+  | 'changedLargest'
+  | 'changedMedian'
+  | 'changedSmallest'
+  | 'json'
+  | 'jsonAfterYaml'
+  | 'jsonChanged'
+  | 'alone'
+  | 'gzipYaml'
+  | 'gzipBoth';
+
+/** The floor first: all of a round is held against it. */
+const ALWAYS: readonly Action[] = [
+  'floor',
+  'yaml',
+  'changedLargest',
+  'changedMedian',
+  'changedSmallest',
+  'json',
+  'jsonAfterYaml',
+  'jsonChanged',
+];
+/** What does not depend on the number of threads. */
+const ONCE: readonly Action[] = ['alone', 'gzipYaml', 'gzipBoth'];
+
+const ACTION_NAMES: Readonly<Record<Action, string>> = {
+  floor: 'floor: one copy, one SHA-256',
+  yaml: 'all members new, YAML',
+  changedLargest: 'largest member changed, YAML',
+  changedMedian: 'median member changed, YAML',
+  changedSmallest: 'smallest member changed, YAML',
+  json: 'all members new, JSON',
+  jsonAfterYaml: 'JSON when the YAML is there',
+  jsonChanged: 'largest member changed, JSON',
+  alone: 'all members new, YAML, one thread without a pool',
+  gzipYaml: 'beside it: gzip of the YAML',
+  gzipBoth: 'beside it: gzip of both variants',
+};
+
+/** What one process was asked, over and over: per round, each action once. */
+type Round = Readonly<Partial<Record<Action, Timing>>>;
+
+/** The first merge of a process, and floors in that process afterwards. */
+interface FirstMerge {
+  readonly timing: Timing;
+  readonly floor: Timing;
+  readonly peakBytes: number;
+}
+
+/** All that was measured with one number of threads. */
+interface ThreadResults {
+  readonly threads: number;
+  readonly rounds: readonly Round[];
+  readonly first: readonly FirstMerge[];
+  readonly firstWithoutWarmUp: readonly FirstMerge[];
+}
+
+/** One run of something that is not the engine. */
+interface LibraryRun {
+  readonly name: string;
+  readonly target: number;
+  readonly readMs: number;
+  readonly mergeMs: number;
+  readonly writeMs: number;
+  readonly peakBytes: number;
+  readonly charts: number;
+  readonly versions: number;
 }
 
 export async function run(args: readonly string[]): Promise<void> {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      corpus: { type: 'string' },
-      members: { type: 'string', default: '19' },
-      lines: { type: 'string', default: '1000000' },
+      ...MEMBER_OPTIONS,
+      threads: { type: 'string' },
       rounds: { type: 'string', default: '15' },
+      'skip-libraries': { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
@@ -68,97 +165,178 @@ export async function run(args: readonly string[]): Promise<void> {
   };
   const environment = describeEnvironment();
   tell(formatEnvironment(environment));
-  const members =
-    values.corpus === undefined
-      ? generate(Number(values.members), Number(values.lines))
-      : await readCorpus(values.corpus);
+  const members = await loadMembers(values);
+  tell(`${describeMembers(members)}.`);
   const directory = await mkdtemp(join(tmpdir(), 'chandlery-merge-'));
   try {
-    const { facts, measured } = await measure(members, directory, Number(values.rounds), tell);
-    if (values.json) {
-      process.stdout.write(`${JSON.stringify({ environment, facts, measured }, null, 2)}\n`);
-    } else tell(`\n${describe(facts, measured)}`);
+    const files = await writeFiles(members, directory);
+    tell('Holding the output against the reference merge, which parses everything.');
+    const facts = await check(members, files, directory);
+    const threads = Number(values.threads ?? Math.min(Math.max(availableParallelism(), 2), 8));
+    const engine: ThreadResults[] = [];
+    for (const count of new Set([REFERENCE_THREADS, threads])) {
+      tell(`Timing the engine with ${count} worker threads.`);
+      const isFirst = engine.length === 0;
+      const actions = isFirst ? [...ALWAYS, ...ONCE] : ALWAYS;
+      engine.push(
+        await measureEngine(files, { threads: count, rounds: Number(values.rounds), actions }),
+      );
+    }
+    let libraries: readonly LibraryRun[] = [];
+    let helm: HelmFigures | null = null;
+    if (!values['skip-libraries']) {
+      helm = await measureHelm(files, directory, tell);
+      libraries = await measureLibraries(files, helm, tell);
+      assertComparable(libraries, facts);
+    }
+    const words = describe({ members, facts, engine, libraries, helm });
+    const question = readQuestion(import.meta.url);
+    printDocument(
+      { environment, question, ...words },
+      { isJson: values.json, raw: { facts, engine, libraries } },
+    );
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
 }
 
-function generate(members: number, lines: number): readonly Member[] {
-  return [...generateMembers({ members, lines, seed: 1 })].map(({ name, baseUrl, index }) => ({
-    name,
-    baseUrl,
-    bytes: index,
-  }));
-}
-
-async function readCorpus(directory: string): Promise<readonly Member[]> {
-  const files = (await readdir(directory)).filter((file) => file.endsWith('.yaml')).sort();
-  return Promise.all(
-    files.map(async (file) => {
-      const name = basename(file, '.yaml');
-      const baseUrl = `https://${name.toLowerCase().replaceAll('_', '-')}.example.com`;
-      return { name, baseUrl, bytes: await readFile(join(directory, file)) };
-    }),
-  );
-}
-
-async function measure(
-  members: readonly Member[],
+async function writeFiles(
+  members: readonly BenchMember[],
   directory: string,
-  rounds: number,
-  tell: (text: string) => void,
-): Promise<{ readonly facts: MergedFacts; readonly measured: readonly Measured[] }> {
-  const files = await Promise.all(
+): Promise<readonly MemberFile[]> {
+  const changing = Object.values(ranksBySize(members));
+  return Promise.all(
     members.map(async ({ name, baseUrl, bytes }, rank) => {
       const path = join(directory, `${rank}.yaml`);
       await writeFile(path, bytes);
-      return { name, baseUrl, path };
+      if (!changing.includes(rank)) return { name, baseUrl, path, changedPath: null };
+      const changedPath = join(directory, `${rank}.changed.yaml`);
+      await writeFile(changedPath, withChangedRecord(bytes));
+      return { name, baseUrl, path, changedPath };
     }),
   );
+}
 
-  const first: Timing[] = [];
-  for (let count = 0; count < PROCESSES; count += 1) {
-    const child = new Child('./engine-process.mjs');
-    await child.ask('start', { files });
-    first.push(await child.ask<Timing>('pooled'));
-    await child.close();
-  }
+// The engine ----------------------------------------------------------------------------------
 
+async function startEngine(
+  files: readonly MemberFile[],
+  options: { readonly threads: number; readonly warm: boolean },
+): Promise<Child> {
   const child = new Child('./engine-process.mjs');
   try {
-    await child.ask('start', { files });
-    await child.ask('pooled');
-    const yamlPath = join(directory, 'merged.yaml');
-    const jsonPath = join(directory, 'merged.json');
-    const facts = await child.ask<MergedFacts>('write', { yamlPath, jsonPath });
-    tell('Holding the output against the reference merge, which parses everything.');
-    assertRight(members, facts, await readFile(yamlPath), await readFile(jsonPath));
+    await child.ask('start', { files, ...options });
+    return child;
+  } catch (error) {
+    await child.close();
+    throw error;
+  }
+}
 
-    const repeat = async (action: string): Promise<readonly Timing[]> => {
-      const runs: Timing[] = [];
-      for (let round = -3; round < rounds; round += 1) {
-        await child.ask('collect');
-        const timing = await child.ask<Timing>(action);
-        if (round >= 0) runs.push(timing);
-      }
-      return runs;
-    };
-    tell('Timing the engine.');
-    const measured: Measured[] = [
-      { name: 'floor: one copy, one SHA-256', runs: await repeat('floor') },
-      { name: 'in workers, one member changed', runs: await repeat('oneChanged') },
-      { name: 'in workers, all members changed', runs: await repeat('pooled') },
-      { name: 'in workers, first in its process', runs: first },
-      { name: 'on one thread, warm', runs: await repeat('alone') },
-      { name: 'beside it: gzip of both variants', runs: await repeat('compress') },
-    ];
-    tell('Timing js-yaml and yaml, once each.');
-    measured.push({ name: 'js-yaml: load, merge, dump', runs: [timeLibrary(members, withJsYaml)] });
-    measured.push({
-      name: 'yaml: parse, merge, stringify',
-      runs: [timeLibrary(members, withYaml)],
+async function check(
+  members: readonly BenchMember[],
+  files: readonly MemberFile[],
+  directory: string,
+): Promise<MergedFacts> {
+  const child = await startEngine(files, { threads: REFERENCE_THREADS, warm: true });
+  try {
+    const facts = await child.ask<MergedFacts>('write', { directory });
+    assertRight(members, facts, {
+      yaml: await readFile(join(directory, 'merged.yaml')),
+      json: await readFile(join(directory, 'merged.json')),
     });
-    return { facts, measured };
+    for (const rank of Object.values(ranksBySize(members))) {
+      await child.ask('checkChanges', { ranks: [rank] });
+    }
+    return facts;
+  } finally {
+    await child.close();
+  }
+}
+
+async function measureEngine(
+  files: readonly MemberFile[],
+  options: {
+    readonly threads: number;
+    readonly rounds: number;
+    readonly actions: readonly Action[];
+  },
+): Promise<ThreadResults> {
+  const { threads, rounds, actions } = options;
+  const first: FirstMerge[] = [];
+  const firstWithoutWarmUp: FirstMerge[] = [];
+  for (let count = 0; count < PROCESSES; count += 1) {
+    first.push(await measureFirst(files, { threads, warm: true }));
+    firstWithoutWarmUp.push(await measureFirst(files, { threads, warm: false }));
+  }
+  return {
+    threads,
+    first,
+    firstWithoutWarmUp,
+    rounds: await measureRounds(files, { threads, rounds, actions }),
+  };
+}
+
+async function measureFirst(
+  files: readonly MemberFile[],
+  options: { readonly threads: number; readonly warm: boolean },
+): Promise<FirstMerge> {
+  const child = await startEngine(files, options);
+  try {
+    const timing = await child.ask<Timing>('yaml');
+    const peakBytes = await child.ask<number>('peakMemory');
+    const floors: Timing[] = [];
+    for (let count = 0; count < 5; count += 1) floors.push(await child.ask<Timing>('floor'));
+    return { timing, peakBytes, floor: medianTiming(floors) };
+  } finally {
+    await child.close();
+  }
+}
+
+/** One after another in each round, so that a machine that drifts is slower for all of them. */
+async function measureRounds(
+  files: readonly MemberFile[],
+  options: {
+    readonly threads: number;
+    readonly rounds: number;
+    readonly actions: readonly Action[];
+  },
+): Promise<readonly Round[]> {
+  const { threads, rounds, actions } = options;
+  const sizes = await Promise.all(files.map(async ({ path }) => ({ bytes: await readFile(path) })));
+  const ranks = ranksBySize(sizes);
+  const child = await startEngine(files, { threads, warm: true });
+  const ask = (action: Action): Promise<Timing> => {
+    switch (action) {
+      case 'changedLargest':
+        return child.ask('yamlChanged', { rank: ranks.largest });
+      case 'changedMedian':
+        return child.ask('yamlChanged', { rank: ranks.median });
+      case 'changedSmallest':
+        return child.ask('yamlChanged', { rank: ranks.smallest });
+      case 'jsonChanged':
+        return child.ask('jsonChanged', { rank: ranks.largest });
+      case 'gzipYaml':
+        return child.ask('compress', { variants: ['yaml'] });
+      case 'gzipBoth':
+        return child.ask('compress', { variants: ['yaml', 'json'] });
+      default:
+        return child.ask(action);
+    }
+  };
+  try {
+    // What is published is what the floor copies.
+    await child.ask('yaml');
+    const results: Round[] = [];
+    for (let round = -WARM_UP_ROUNDS; round < rounds; round += 1) {
+      const result: Partial<Record<Action, Timing>> = {};
+      for (const action of actions) {
+        await child.ask('collect');
+        result[action] = await ask(action);
+      }
+      if (round >= 0) results.push(result);
+    }
+    return results;
   } finally {
     await child.close();
   }
@@ -180,10 +358,9 @@ interface LooseIndex {
 
 /** Both variants are what the reference makes of the members: charts, order, versions, URLs, texts. */
 function assertRight(
-  members: readonly Member[],
+  members: readonly BenchMember[],
   facts: MergedFacts,
-  yaml: Buffer,
-  json: Buffer,
+  { yaml, json }: { readonly yaml: Buffer; readonly json: Buffer },
 ): void {
   assert(sha256(yaml) === facts.revision, 'the revision is not the digest of the YAML');
   assert(sha256(json) === facts.jsonDigest, 'the digest of the JSON is wrong');
@@ -232,73 +409,263 @@ function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-// The usual way -------------------------------------------------------------------------------
+// Libraries -----------------------------------------------------------------------------------
 
-interface Library {
-  readonly parse: (text: string) => unknown;
-  readonly stringify: (value: unknown) => string;
+async function measureHelm(
+  files: readonly MemberFile[],
+  directory: string,
+  tell: (text: string) => void,
+): Promise<HelmFigures | null> {
+  tell('Timing Helm’s own library, once.');
+  return mergeWithHelm({
+    out: join(directory, 'helm.yaml'),
+    members: files.map(({ name, path }, rank) => ({
+      name,
+      path,
+      salvaged: join(directory, `${rank}.salvaged.yaml`),
+    })),
+  });
 }
 
-/** As lenient as it goes, or the members' oddities would end it. */
-const withYaml: Library = {
-  parse: (text) => parse(text, { uniqueKeys: false, strict: false, logLevel: 'silent' }),
-  stringify: (value) => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false }),
-};
-const withJsYaml: Library = {
-  parse: (text) => load(text, { json: true }),
-  stringify: (value) => dump(value, { lineWidth: -1, noRefs: true }),
-};
-
-/**
- * What most merges of Helm indexes do. It does less than the engine: no validation, no JSON, no
- * table of locations.
- */
-function timeLibrary(members: readonly Member[], library: Library): Timing {
-  const startedAt = performance.now();
-  const parsed = members.map(({ bytes }) => library.parse(Buffer.from(bytes).toString('utf8')));
-  const parsedAt = performance.now();
-  const charts = new Map<string, Map<unknown, unknown>>();
-  for (const index of parsed) {
-    for (const [chart, records] of Object.entries((index as LooseIndex | null)?.entries ?? {})) {
-      const versions = charts.get(chart) ?? new Map<unknown, unknown>();
-      charts.set(chart, versions);
-      for (const record of Array.isArray(records) ? (records as LooseRecord[]) : []) {
-        if (!versions.has(record?.version)) versions.set(record?.version, record);
-      }
+async function measureLibraries(
+  files: readonly MemberFile[],
+  helm: HelmFigures | null,
+  tell: (text: string) => void,
+): Promise<readonly LibraryRun[]> {
+  const runs: LibraryRun[] = [];
+  const libraries = [
+    ['js-yaml', 'js-yaml: load, merge, dump', TARGETS.fasterThanJsYaml],
+    ['yaml', 'yaml: parse, merge, stringify', TARGETS.fasterThanYaml],
+  ] as const;
+  for (const [library, name, target] of libraries) {
+    tell(`Timing ${library}, once.`);
+    const child = new Child('./library-process.mjs', ['--max-old-space-size=8192']);
+    try {
+      const figures = await child.ask<Omit<LibraryRun, 'name' | 'target'>>('merge', {
+        library,
+        files,
+      });
+      runs.push({ name, target, ...figures });
+    } finally {
+      await child.close();
     }
   }
-  const entries = [...charts]
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([chart, versions]) => [chart, [...versions.values()]]);
-  sha256(
-    Buffer.from(library.stringify({ apiVersion: 'v1', entries: Object.fromEntries(entries) })),
-  );
-  return { prepareMs: parsedAt - startedAt, mergeMs: performance.now() - parsedAt };
+  if (helm !== null) {
+    const { refused: _refused, sortMs, mergeMs, ...figures } = helm;
+    const name = 'Helm 3’s library: load, merge, sort, write';
+    runs.push({ name, target: TARGETS.fasterThanHelm, ...figures, mergeMs: mergeMs + sortMs });
+  }
+  return runs;
+}
+
+/** They keep what the engine leaves out, or less of it; but the work is the same. */
+function assertComparable(libraries: readonly LibraryRun[], facts: MergedFacts): void {
+  for (const { name, versions } of libraries) {
+    const share = versions / facts.versions;
+    assert(share > 0.95 && share < 1.05, `"${name}" merged ${versions} versions`);
+  }
 }
 
 // Words ---------------------------------------------------------------------------------------
 
-function describe(facts: MergedFacts, measured: readonly Measured[]): string {
-  const totals = measured.map(({ runs }) =>
-    medianOf(runs.map(({ prepareMs, mergeMs }) => prepareMs + mergeMs)),
+function totalOf({ prepareMs, mergeMs }: Timing): number {
+  return prepareMs + mergeMs;
+}
+
+function medianTiming(timings: readonly Timing[]): Timing {
+  return {
+    prepareMs: medianOf(timings.map(({ prepareMs }) => prepareMs)),
+    mergeMs: medianOf(timings.map(({ mergeMs }) => mergeMs)),
+  };
+}
+
+/** A row of a table: what was measured, and beside each run what it is held against. */
+interface Line {
+  readonly name: string;
+  readonly runs: readonly Timing[];
+  readonly floors: readonly Timing[];
+  readonly target: Goal | null;
+}
+
+/** At most so many times something else of the same round. */
+interface Goal {
+  readonly wanted: string;
+  readonly most: number;
+  readonly ratio: number;
+}
+
+function goal(
+  runs: readonly Timing[],
+  beside: readonly number[],
+  { most, of }: { readonly most: number; readonly of: string },
+): Goal {
+  const ratio = medianOf(runs.map((timing, number) => totalOf(timing) / beside[number]!));
+  return { wanted: `≤ ${most}× ${of}`, most, ratio };
+}
+
+function runsOf(rounds: readonly Round[], action: Action): readonly Timing[] {
+  return rounds.flatMap((round) => round[action] ?? []);
+}
+
+function linesOf({ rounds, first, firstWithoutWarmUp }: ThreadResults): readonly Line[] {
+  const floors = runsOf(rounds, 'floor');
+  const line = (action: Action): Line[] => {
+    const runs = runsOf(rounds, action);
+    if (runs.length === 0) return [];
+    return [{ name: ACTION_NAMES[action], runs, floors, target: goalOf(rounds, action) }];
+  };
+  const firstLine = (name: string, merges: readonly FirstMerge[]): Line => {
+    const runs = merges.map(({ timing }) => timing);
+    const own = merges.map(({ floor }) => floor);
+    const wanted = { most: TARGETS.firstToFloor, of: 'floor' };
+    return { name, runs, floors: own, target: goal(runs, own.map(totalOf), wanted) };
+  };
+  return [
+    ...line('floor'),
+    ...line('yaml'),
+    firstLine('the first in its process, after warm-up', first),
+    { ...firstLine('the first in its process, not warm', firstWithoutWarmUp), target: null },
+    ...[...ALWAYS, ...ONCE]
+      .filter((action) => action !== 'floor' && action !== 'yaml')
+      .flatMap(line),
+  ];
+}
+
+function goalOf(rounds: readonly Round[], action: Action): Goal | null {
+  const runs = runsOf(rounds, action);
+  switch (action) {
+    case 'yaml': {
+      const floors = runsOf(rounds, 'floor').map(totalOf);
+      return goal(runs, floors, { most: TARGETS.warmToFloor, of: 'floor' });
+    }
+    case 'changedLargest':
+    case 'changedMedian':
+    case 'changedSmallest': {
+      const digests = runsOf(rounds, 'floor').map(({ mergeMs }) => mergeMs);
+      return goal(runs, digests, { most: TARGETS.oneChangedToDigest, of: 'SHA-256' });
+    }
+    case 'json': {
+      const yaml = runsOf(rounds, 'yaml').map(totalOf);
+      return goal(runs, yaml, { most: TARGETS.jsonToYaml, of: 'YAML' });
+    }
+    default:
+      return null;
+  }
+}
+
+function describe(results: {
+  readonly members: readonly BenchMember[];
+  readonly facts: MergedFacts;
+  readonly engine: readonly ThreadResults[];
+  readonly libraries: readonly LibraryRun[];
+  readonly helm: HelmFigures | null;
+}): {
+  readonly tables: readonly BenchTable[];
+  readonly targets: readonly BenchTarget[];
+  readonly notes: readonly string[];
+} {
+  const { members, facts, engine, libraries, helm } = results;
+  const reference = engine[0]!;
+  const tables: BenchTable[] = engine.map((measured) => ({
+    title: `The engine with ${measured.threads} worker threads, in ms`,
+    head: ['', 'runs', 'prepare', 'merge', 'median', 'least', 'of the floor'],
+    rows: linesOf(measured).map(rowOf),
+  }));
+  const ours = runsOf(reference.rounds, 'yaml');
+  const oursMs = medianOf(ours.map(totalOf));
+  if (libraries.length > 0) {
+    const { prepareMs, mergeMs } = medianTiming(ours);
+    const peakBytes = medianOf(reference.first.map((merge) => merge.peakBytes));
+    tables.push({
+      title: 'The same bytes, merged in other ways, in ms',
+      head: ['', 'read', 'merge', 'write', 'all', 'memory', 'Chandlery is'],
+      rows: [
+        [
+          `Chandlery, warm, ${reference.threads} worker threads`,
+          formatMs(prepareMs),
+          '',
+          formatMs(mergeMs),
+          formatMs(oursMs),
+          formatMegabytes(peakBytes),
+          '',
+        ],
+        ...libraries.map((library) => [
+          library.name,
+          formatMs(library.readMs),
+          formatMs(library.mergeMs),
+          formatMs(library.writeMs),
+          formatMs(libraryMs(library)),
+          formatMegabytes(library.peakBytes),
+          `${formatRatio(libraryMs(library), oursMs)} as fast`,
+        ]),
+      ],
+    });
+  }
+  const shares = linesOf(reference).flatMap(({ name, target }) =>
+    target === null
+      ? []
+      : [
+          {
+            name,
+            wanted: target.wanted,
+            measured: formatRatio(target.ratio, 1),
+            isReached: target.ratio <= target.most,
+          },
+        ],
   );
-  const floor = totals[0]!;
-  const slowest = Math.max(...totals);
-  const rows = measured.map(({ name, runs }, number) => [
+  const speeds = libraries.map((library) => ({
+    name: `all members new, YAML, beside ${library.name.replace(/:.*/, '')}`,
+    wanted: `≥ ${library.target}× as fast`,
+    measured: formatRatio(libraryMs(library), oursMs),
+    isReached: libraryMs(library) / oursMs >= library.target,
+  }));
+  const notes = notesOf({ members, facts, helm, libraries });
+  return { tables, targets: [...shares, ...speeds], notes };
+}
+
+function rowOf({ name, runs, floors }: Line): readonly (string | number)[] {
+  const { prepareMs, mergeMs } = medianTiming(runs);
+  const totals = runs.map(totalOf);
+  const ofFloor = totals.map((total, number) => total / totalOf(floors[number]!));
+  return [
     name,
     runs.length,
-    formatMs(medianOf(runs.map(({ prepareMs }) => prepareMs))),
-    formatMs(medianOf(runs.map(({ mergeMs }) => mergeMs))),
-    formatMs(totals[number]!),
-    formatRatio(totals[number]!, floor),
-    formatRatio(slowest, totals[number]!),
-  ]);
-  return [
-    `${facts.lines} lines, ${facts.bytes} bytes of YAML and ${facts.jsonBytes} of JSON, ${facts.charts} charts, ${facts.versions} versions, ${facts.conflicts} conflicts.`,
-    'Medians in ms. First column of times: scanning or parsing (of the floor: the copy); second: merging and writing (of the floor: the SHA-256).',
-    formatTable(
-      ['', 'runs', 'read', 'write', 'all', 'of the floor', 'faster than the slowest'],
-      rows,
-    ),
-  ].join('\n\n');
+    formatMs(prepareMs),
+    formatMs(mergeMs),
+    formatMs(medianOf(totals)),
+    formatMs(Math.min(...totals)),
+    formatRatio(medianOf(ofFloor), 1),
+  ];
+}
+
+function libraryMs({ readMs, mergeMs, writeMs }: LibraryRun): number {
+  return readMs + mergeMs + writeMs;
+}
+
+function notesOf(results: {
+  readonly members: readonly BenchMember[];
+  readonly facts: MergedFacts;
+  readonly helm: HelmFigures | null;
+  readonly libraries: readonly LibraryRun[];
+}): readonly string[] {
+  const { members, facts, helm, libraries } = results;
+  const notes = [
+    `${describeMembers(members)}; merged, ${formatCount(facts.lines)} lines, ${formatMegabytes(facts.bytes)} of YAML and ${formatMegabytes(facts.jsonBytes)} of JSON, ${formatCount(facts.charts)} charts, ${formatCount(facts.versions)} versions, ${formatCount(facts.conflicts)} conflicts. Both variants were held against the reference merge before anything was timed.`,
+    `Times begin with the bytes of the members in memory and end with the bytes of the merged index and its SHA-256 in memory. “prepare” is done for all members at once, or for the one that has changed; “merge” follows it. Of the floor, they are the copy and the SHA-256. The times of phases are medians of their own. A ratio is the median of the ratios in each round, in which everything is measured once, one after another. ${PROCESSES} processes are started for each kind of first merge, and the floor is measured in each of them.`,
+    'The targets are for two cores, and held against two worker threads. On a machine with more cores, these leave the others to the thread that waits for them and to collecting garbage.',
+  ];
+  if (libraries.length === 0) return notes;
+  notes.push(
+    'The YAML libraries run once, in a process of their own. They validate nothing, rewrite no URL, put no version in order and make no JSON. “memory” is the most that the process had, of the engine until its first merge was done.',
+  );
+  const refusals =
+    helm === null || helm.refused.length === 0
+      ? 'It loads all members as they are.'
+      : `As they are, it refuses ${helm.refused.length} of the ${members.length} members; of those it was given what the engine makes of each alone, which Helm loads, and only that load is counted.`;
+  notes.push(
+    helm === null
+      ? 'Go is not installed here, so Helm’s own library was not measured.'
+      : `Helm’s library, compiled from Go, is \`LoadIndexFile\`, \`Merge\`, \`SortEntries\` and \`WriteFile\` of Helm 3.22, from files to a file. ${refusals} “merge” is ${formatMs(helm.mergeMs)} of merging and ${formatMs(helm.sortMs)} of sorting.`,
+  );
+  return notes;
 }

@@ -13,6 +13,7 @@ import type { Logger } from './logger.ts';
 import { createMetrics, type Metrics, withStoreMetrics } from './metrics.ts';
 import type { IndexEngine } from './refresh/index-engine.ts';
 import { type CachedRemote, MemberCache } from './refresh/member-cache.ts';
+import { RefreshQueue } from './refresh/refresh-queue.ts';
 import type { RefreshResult } from './refresh/snapshot.ts';
 import { SnapshotStore } from './refresh/snapshot-store.ts';
 import { VirtualRefresher } from './refresh/virtual-refresher.ts';
@@ -24,6 +25,11 @@ import type { StateStore } from './storage/state-store.ts';
 import type { Upstream } from './upstream/upstream.ts';
 import { createUpstream } from './upstream/upstream-client.ts';
 import { VERSION } from './version.ts';
+
+/** The indexes that are fetched and scanned together have no more bytes than this, unless one has. */
+const MOST_FETCHED_BYTES = 256 * 1024 * 1024;
+/** A fetch that takes longer is one of a slow or a silent upstream, and makes room for others. */
+const FETCH_PATIENCE_MS = 5000;
 
 export interface AppOptions {
   readonly config: Config;
@@ -48,6 +54,8 @@ export class App {
   readonly #upstream: Upstream;
   readonly #objects: ObjectStore;
   readonly #state: StateStore;
+  readonly #fetches: RefreshQueue;
+  readonly #merges: RefreshQueue;
   readonly #cache: MemberCache;
   readonly #charts: ChartFiles;
   readonly #server: ReturnType<typeof createServer>;
@@ -85,8 +93,21 @@ export class App {
       logger,
       metrics: this.metrics,
     };
+    this.#fetches = new RefreshQueue({
+      ...shared,
+      phase: 'fetch',
+      mostAtOnce: config.refresh.concurrentFetches,
+      mostBytes: MOST_FETCHED_BYTES,
+      patienceMs: FETCH_PATIENCE_MS,
+    });
+    this.#merges = new RefreshQueue({
+      ...shared,
+      phase: 'merge',
+      mostAtOnce: config.refresh.concurrentMerges,
+    });
     this.#cache = new MemberCache({
       ...shared,
+      queue: this.#fetches,
       remotes: cachedRemotes(config),
       upstream: this.#upstream,
     });
@@ -104,6 +125,7 @@ export class App {
         rebuildTimeoutMs: config.server.rebuildTimeoutMs,
         cache: this.#cache,
         store,
+        queue: this.#merges,
         random,
       });
       virtuals.set(name, refresher);
@@ -153,11 +175,12 @@ export class App {
     readonly onResult?: (virtual: string, result: RefreshResult) => void;
   }): Promise<ReadonlyMap<string, RefreshResult>> {
     const results = new Map<string, RefreshResult>();
+    const virtuals = options.virtuals.flatMap((name) => this.virtuals.get(name) ?? []);
+    // All are loaded before the first is refreshed: those that start together ask each member once.
+    await Promise.all(virtuals.map((virtual) => virtual.load()));
     await Promise.all(
-      options.virtuals.map(async (name) => {
-        const virtual = this.virtuals.get(name);
-        if (virtual === undefined) return;
-        await virtual.load();
+      virtuals.map(async (virtual) => {
+        const { name } = virtual;
         const result = await virtual.refresh({ force: options.force });
         results.set(name, result);
         options.onResult?.(name, result);
@@ -185,6 +208,8 @@ export class App {
     const refreshers = Promise.all([...this.virtuals.values()].map((virtual) => virtual.close()));
     // A refresh may be amid a fetch of many seconds; what it would publish, the next start fetches.
     this.#cache.close();
+    this.#fetches.close();
+    this.#merges.close();
     // A server that is about to listen cannot be closed yet.
     await this.#listening?.catch(() => {});
     await closeGracefully(this.#server, { timeoutMs: shutdownTimeoutMs, clock: this.#clock });

@@ -58,6 +58,10 @@ export interface Config {
     readonly threads: number | null;
     readonly taskTimeoutMs: number;
   };
+  readonly refresh: {
+    readonly concurrentFetches: number;
+    readonly concurrentMerges: number;
+  };
   readonly log: {
     readonly level: LogLevel;
     /** Null: where standard output is a terminal. */
@@ -349,6 +353,25 @@ const configSchema = z
       })
       .prefault({})
       .describe('The threads that scan and merge.'),
+    refresh: z
+      .strictObject({
+        concurrent_fetches: z
+          .int()
+          .min(1)
+          .max(1024)
+          .default(16)
+          .describe('Remotes that are fetched and scanned at the same time; the others wait.'),
+        concurrent_merges: z
+          .int()
+          .min(1)
+          .max(256)
+          .default(4)
+          .describe(
+            'Virtual repositories that are merged and published at the same time; the others wait.',
+          ),
+      })
+      .prefault({})
+      .describe('How much of a refresh happens at once.'),
     log: z
       .strictObject({
         level: z
@@ -1565,6 +1588,10 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
     objects: { kind: raw.objects.kind, path: raw.objects.path },
     state: { kind: raw.state.kind },
     workers: { threads: raw.workers.threads, taskTimeoutMs: raw.workers.task_timeout_ms },
+    refresh: {
+      concurrentFetches: raw.refresh.concurrent_fetches,
+      concurrentMerges: raw.refresh.concurrent_merges,
+    },
     log: { level: raw.log.level, pretty: raw.log.pretty },
     remotes,
     virtuals,

@@ -10,6 +10,7 @@ import type { ObjectStore } from './storage/object-store.ts';
 
 const REFRESH_RESULTS = ['published', 'unchanged', 'failed'] as const;
 const PHASES = ['fetch', 'merge', 'store'] as const;
+const QUEUED_PHASES = ['fetch', 'merge'] as const;
 const MEMBER_FETCH_RESULTS = ['modified', 'not-modified', 'failed', 'refused'] as const;
 const CHART_REQUEST_RESULTS = ['stored', 'upstream', 'not-found', 'failed', 'aborted'] as const;
 const STORE_OPERATIONS = ['put', 'load', 'open', 'stat', 'remove', 'list'] as const;
@@ -22,6 +23,8 @@ const HTTP_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 /** How often the event loop's delay is sampled. */
 const DELAY_RESOLUTION_MS = 10;
 
+/** The steps of a refresh that wait for their turn. */
+export type QueuedPhase = (typeof QUEUED_PHASES)[number];
 export type MemberFetchResult = (typeof MEMBER_FETCH_RESULTS)[number];
 export type ChartRequestResult = (typeof CHART_REQUEST_RESULTS)[number];
 export type StoreOperation = (typeof STORE_OPERATIONS)[number];
@@ -42,6 +45,14 @@ export interface Metrics {
     /** In ms since the epoch. */
     readonly finishedAt: number;
   }): void;
+  /** How many wait for their turn in a step of a refresh, and how many have it. */
+  queueChanged(event: {
+    readonly phase: QueuedPhase;
+    readonly waiting: number;
+    readonly running: number;
+  }): void;
+  /** One has its turn. */
+  queueLeft(event: { readonly phase: QueuedPhase; readonly waitedMs: number }): void;
   /** A request had to wait for a refresh. */
   inlineRebuild(virtual: string): void;
   /** What is served from now on; `expiresAt` in ms since the epoch. */
@@ -123,6 +134,25 @@ export function createMetrics(options: {
     name: 'chandlery_virtual_refreshes_total',
     help: 'Refreshes that ended, by result.',
     labelNames: ['virtual', 'result'],
+    registers,
+  });
+  const queueDepth = new Gauge({
+    name: 'chandlery_refresh_queue_depth',
+    help: 'Members that wait to be fetched, and virtual repositories that wait to be merged.',
+    labelNames: ['phase'],
+    registers,
+  });
+  const queueRunning = new Gauge({
+    name: 'chandlery_refresh_queue_running',
+    help: 'Members that are being fetched, and virtual repositories that are being merged.',
+    labelNames: ['phase'],
+    registers,
+  });
+  const queueWait = new Histogram({
+    name: 'chandlery_refresh_queue_wait_seconds',
+    help: 'How long they waited for their turn.',
+    labelNames: ['phase'],
+    buckets: REFRESH_BUCKETS,
     registers,
   });
   const inlineRebuilds = new Counter({
@@ -226,6 +256,11 @@ export function createMetrics(options: {
       for (const reason of reasons) leftOutRecords.set({ virtual, member, reason }, 0);
     }
   }
+  for (const phase of QUEUED_PHASES) {
+    queueDepth.set({ phase }, 0);
+    queueRunning.set({ phase }, 0);
+    queueWait.zero({ phase });
+  }
   for (const operation of STORE_OPERATIONS) {
     for (const result of STORE_RESULTS) storeDuration.zero({ operation, result });
   }
@@ -242,6 +277,13 @@ export function createMetrics(options: {
       ] as const) {
         if (ms > 0) phaseDuration.observe({ virtual, phase }, ms / 1e3);
       }
+    },
+    queueChanged({ phase, waiting, running }) {
+      queueDepth.set({ phase }, waiting);
+      queueRunning.set({ phase }, running);
+    },
+    queueLeft({ phase, waitedMs }) {
+      queueWait.observe({ phase }, waitedMs / 1e3);
     },
     inlineRebuild(virtual) {
       inlineRebuilds.inc({ virtual });

@@ -122,6 +122,7 @@ t.test('the least config gets every default', async (t) => {
     objects: { kind: 'filesystem', path: './data' },
     state: { kind: 'embedded' },
     workers: { threads: null, taskTimeoutMs: 120_000 },
+    refresh: { concurrentFetches: 16, concurrentMerges: 4 },
     log: { level: 'info', pretty: null },
     remotes: new Map([
       [
@@ -154,6 +155,7 @@ server: { host: "::", port: 0, shutdown_timeout_ms: 1, rebuild_timeout_ms: 2 }
 objects: { kind: filesystem, path: /var/lib/chandlery }
 state: { kind: embedded }
 workers: { threads: 3, task_timeout_ms: 4 }
+refresh: { concurrent_fetches: 5, concurrent_merges: 6 }
 log: { level: debug, pretty: true }
 remotes:
   a:
@@ -177,6 +179,7 @@ virtuals:
   });
   t.strictSame(config.objects, { kind: 'filesystem', path: '/var/lib/chandlery' });
   t.strictSame(config.workers, { threads: 3, taskTimeoutMs: 4 });
+  t.strictSame(config.refresh, { concurrentFetches: 5, concurrentMerges: 6 });
   t.strictSame(config.log, { level: 'debug', pretty: true });
   t.strictSame(config.remotes.get('a'), {
     name: 'a',
@@ -367,7 +370,7 @@ t.test('keys', async (t) => {
     expectProblem(t, `${minimal}database: {}\n`, {
       at: 'database',
       path: 'database',
-      says: /Known here: server, objects, state, workers, log, remotes, virtuals\./,
+      says: /Known here: server, objects, state, workers, refresh, log, remotes, virtuals\./,
     });
   });
   t.test('a missing key is shown at its parent', async (t) => {
@@ -921,7 +924,7 @@ t.test('documentation', async (t) => {
     const { config, warnings } = load(example);
     t.strictSame(warnings, []);
     const defaults = load(minimal).config;
-    for (const section of ['server', 'objects', 'state', 'workers', 'log'] as const) {
+    for (const section of ['server', 'objects', 'state', 'workers', 'refresh', 'log'] as const) {
       t.strictSame(config[section], defaults[section], section);
     }
     const plain = defaults.remotes.get('a');
@@ -936,7 +939,7 @@ t.test('documentation', async (t) => {
   t.test('the example shows every default of the server and of a remote', async (t) => {
     const schema = configJsonSchema();
     const raw = parse(example);
-    for (const section of ['server', 'workers', 'log']) {
+    for (const section of ['server', 'workers', 'refresh', 'log']) {
       const known = Object.keys(schema.properties?.[section]?.properties ?? {});
       t.strictSame(Object.keys(raw[section]), known, section);
     }

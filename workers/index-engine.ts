@@ -5,18 +5,24 @@
  */
 import { createHash } from 'node:crypto';
 import { constants, setPriority } from 'node:os';
+import { parentPort, workerData } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
 import { type SerializedError, serializeError } from '../src/errors.ts';
 import { collectGarbage } from '../src/garbage.ts';
-import { mergeMembers as merge } from '../src/helm/assemble.ts';
+import * as assemble from '../src/helm/assemble.ts';
+import type { Assembly } from '../src/helm/assembly.ts';
 import type {
-  MergedIndex,
+  MergedLocations,
   MergeInput,
   PreparedMember,
   PrepareInput,
+  Rendering,
   SharedBytes,
+  YamlRendering,
 } from '../src/helm/model.ts';
 import { prepareMember as prepare } from '../src/helm/prepare.ts';
+import { renderJson as render } from '../src/helm/render-json.ts';
+import { warmUp } from '../src/helm/warm-up.ts';
 
 /** What every task answers. */
 export type TaskResult<Value> =
@@ -53,13 +59,56 @@ function collectAfter(bytes: number): void {
 }
 
 export function prepareMember(input: PrepareInput): TaskResult<PreparedMember> {
-  collectAfter(input.bytes.length);
-  return attempt(() => prepare(input));
+  return attempt(() => {
+    const prepared = prepare(input);
+    collectAfter(prepared.bytes);
+    return prepared;
+  });
 }
 
-export function mergeMembers(input: MergeInput): TaskResult<MergedIndex> {
-  collectAfter(input.members.reduce((sum, { prepared }) => sum + prepared.bytes, 0));
-  return attempt(() => merge(input));
+export function describeYaml(input: Assembly<YamlRendering>): TaskResult<assemble.YamlDescription> {
+  collectAfter(sizeOf(input));
+  return attempt(() => assemble.describeYaml(input));
+}
+
+/** What one thread copies. */
+export interface CopyInput<Of extends Rendering = Rendering> {
+  readonly assembly: Assembly<Of>;
+  readonly part: assemble.CopyPart;
+}
+
+export function copyYaml({ assembly, part }: CopyInput<YamlRendering>): TaskResult<void> {
+  return attempt(() => assemble.copyYaml(assembly, part));
+}
+
+/** What a member's rendering in JSON is made of. */
+export interface RenderJsonInput {
+  readonly member: Pick<PreparedMember, 'strings' | 'keyStart' | 'firstRecord'>;
+  readonly yaml: Rendering;
+}
+
+export function renderJson({ member, yaml }: RenderJsonInput): TaskResult<Rendering> {
+  collectAfter(yaml.bytes.length);
+  return attempt(() => render(member, yaml));
+}
+
+export function describeJson(
+  input: Assembly,
+): TaskResult<ReturnType<typeof assemble.describeJson>> {
+  collectAfter(sizeOf(input));
+  return attempt(() => assemble.describeJson(input));
+}
+
+export function copyJson({ assembly, part }: CopyInput): TaskResult<void> {
+  return attempt(() => assemble.copyJson(assembly, part));
+}
+
+export function mergeLocations(input: MergeInput): TaskResult<MergedLocations> {
+  return attempt(() => assemble.mergeLocations(input));
+}
+
+function sizeOf({ members }: Pick<MergeInput, 'members'>): number {
+  return members.reduce((sum, { prepared }) => sum + prepared.bytes, 0);
 }
 
 /** The best size that does not cost a multiple of the time. */
@@ -78,3 +127,12 @@ export function compress(bytes: SharedBytes): TaskResult<SharedBytes> {
 export function digest(bytes: SharedBytes): TaskResult<string> {
   return attempt(() => createHash('sha256').update(bytes).digest('hex'));
 }
+
+/** What a pool tells its threads. */
+export interface WorkerSettings {
+  readonly warm: boolean;
+}
+
+// The pool gives a thread its first task when this module has been loaded.
+if ((workerData as WorkerSettings | null)?.warm) warmUp();
+parentPort?.postMessage('loaded');

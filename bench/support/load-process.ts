@@ -8,14 +8,18 @@ import { Agent, type IncomingMessage, request } from 'node:http';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
+import { answerParent } from './answers.ts';
 import { type Percentiles, percentilesOf } from './percentiles.ts';
 
 /** What a client asks for. */
-export type Route = 'index304' | 'indexGzip' | 'indexWhole' | 'health' | 'metrics';
+export type AskedRoute = 'index304' | 'indexGzip' | 'health' | 'metrics';
+
+/** What it got: who asks for gzip right after a publish gets the index as it is. */
+export type Route = AskedRoute | 'indexWhole';
 
 /** A group of clients that ask for the same thing. */
 export interface ClientGroup {
-  readonly route: Route;
+  readonly route: AskedRoute;
   readonly clients: number;
   /** Between two requests of one client. */
   readonly everyMs: number;
@@ -84,13 +88,14 @@ function ask(
 
 const DROP = { method: 'GET', keeps: false } as const;
 
-async function askOnce(agent: Agent, base: string, route: Route): Promise<void> {
+/** Asks, checks the answer, and tells what it was: an index may not be compressed yet. */
+async function askOnce(agent: Agent, base: string, route: AskedRoute): Promise<Route> {
   switch (route) {
     case 'health':
     case 'metrics': {
       const { status } = await ask(agent, `${base}/${route}`, {}, DROP);
       if (status !== 200) problems.push(`/${route} answered ${status}`);
-      return;
+      return route;
     }
     case 'index304': {
       // By HEAD: a new revision is told without its body, which a crowd of such busy clients would
@@ -102,27 +107,23 @@ async function askOnce(agent: Agent, base: string, route: Route): Promise<void> 
         problems.push(`a conditional request answered ${answer.status}`);
       }
       etag = answer.headers.etag ?? '';
-      return;
-    }
-    case 'indexWhole': {
-      const { status, headers, digest } = await ask(agent, `${base}${INDEX}`, {}, DROP);
-      if (status !== 200 || headers.etag !== `"${digest}"`) {
-        problems.push(`the index answered ${status}, and its bytes are not what its ETag says`);
-      }
-      return;
+      return route;
     }
     case 'indexGzip': {
       const headers = { 'accept-encoding': 'gzip' };
       const answer = await ask(agent, `${base}${INDEX}`, headers, { method: 'GET', keeps: true });
       const tag = answer.headers.etag ?? '';
-      if (answer.status !== 200) problems.push(`the compressed index answered ${answer.status}`);
-      else if (!digests.has(tag)) {
+      if (answer.status !== 200) problems.push(`the index answered ${answer.status}`);
+      else if (answer.headers['content-encoding'] !== 'gzip') {
+        if (tag !== `"${answer.digest}"`) problems.push('the index is not what its ETag says');
+        return 'indexWhole';
+      } else if (!digests.has(tag)) {
         digests.set(tag, answer.digest);
         unchecked.set(tag, answer.body ?? Buffer.alloc(0));
       } else if (digests.get(tag) !== answer.digest) {
         problems.push('two compressed indexes with the same ETag differ');
       }
-      return;
+      return route;
     }
   }
 }
@@ -136,10 +137,10 @@ async function runClient(base: string, group: ClientGroup, offsetMs: number): Pr
     // A client that was kept waiting sends at once, and counts from when it would have sent.
     const from = waitMs > 0 ? performance.now() : dueAt;
     try {
-      await askOnce(agent, base, group.route);
-      const samples = latencies.get(group.route) ?? [];
+      const answered = await askOnce(agent, base, group.route);
+      const samples = latencies.get(answered) ?? [];
       samples.push(performance.now() - from);
-      latencies.set(group.route, samples);
+      latencies.set(answered, samples);
     } catch (error) {
       problems.push(`${group.route}: ${error instanceof Error ? error.message : String(error)}`);
       if (problems.length > 100) break;
@@ -197,19 +198,7 @@ const actions = {
 
   async close(): Promise<void> {
     await actions.stop();
-    setImmediate(() => process.disconnect());
   },
 };
 
-process.on('disconnect', () => process.exit(0));
-process.on('SIGINT', () => {});
-process.on(
-  'message',
-  async ({ id, action, input }: { id: number; action: keyof typeof actions; input: never }) => {
-    try {
-      process.send?.({ id, value: (await actions[action](input)) ?? null });
-    } catch (error) {
-      process.send?.({ id, error: String(error) });
-    }
-  },
-);
+answerParent(actions);

@@ -1,10 +1,15 @@
 /**
  * Entry point of a measured server: the compiled program, as it is shipped, which its parent tells
- * when to refresh and asks how late its event loop ran. Plain JavaScript, because a loader of
+ * when to refresh and asks how late its event loop ran and how much memory it took. Plain JavaScript, because a loader of
  * TypeScript in this process would be measured along.
  */
 import { readFileSync } from 'node:fs';
-import { monitorEventLoopDelay, PerformanceObserver, performance } from 'node:perf_hooks';
+import {
+  constants,
+  monitorEventLoopDelay,
+  PerformanceObserver,
+  performance,
+} from 'node:perf_hooks';
 import { setImmediate as yieldToEvents } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { createApp } from '../../dist/src/app.js';
@@ -13,19 +18,33 @@ import { buildConfig } from '../../dist/src/config.js';
 import { mergeMembers } from '../../dist/src/helm/assemble.js';
 import { prepareMember } from '../../dist/src/helm/prepare.js';
 import { createLogger } from '../../dist/src/logger.js';
+import { readMemory, resetPeak } from './memory.mjs';
 
 const RESOLUTION_MS = 1;
 
 let app = null;
 const delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
-let longestCollectionMs = 0;
+/** Null before the first one. */
+let longestCollection = null;
 let utilization = performance.eventLoopUtilization();
 let waitedMs = readWaitedMs();
 new PerformanceObserver((list) => {
-  for (const { duration } of list.getEntries()) {
-    longestCollectionMs = Math.max(longestCollectionMs, duration);
+  for (const entry of list.getEntries()) {
+    if (entry.duration > (longestCollection?.duration ?? 0)) longestCollection = entry;
   }
 }).observe({ entryTypes: ['gc'] });
+
+const COLLECTIONS = {
+  [constants.NODE_PERFORMANCE_GC_MINOR]: 'young',
+  [constants.NODE_PERFORMANCE_GC_MAJOR]: 'full',
+  [constants.NODE_PERFORMANCE_GC_INCREMENTAL]: 'step',
+  [constants.NODE_PERFORMANCE_GC_WEAKCB]: 'weak callbacks',
+};
+
+function nameCollection({ kind, flags }) {
+  const isForced = (flags & constants.NODE_PERFORMANCE_GC_FLAGS_FORCED) !== 0;
+  return `${COLLECTIONS[kind] ?? 'other'}${isForced ? ', on purpose' : ''}`;
+}
 
 /**
  * For how long this thread, since it began, was ready to run and had no processor, in ms: what other
@@ -55,7 +74,7 @@ const actions = {
   /** Forgets what was measured so far. */
   async reset() {
     delay.reset();
-    longestCollectionMs = 0;
+    longestCollection = null;
     utilization = performance.eventLoopUtilization();
     waitedMs = readWaitedMs();
   },
@@ -66,14 +85,27 @@ const actions = {
     const ms = (nanoseconds) =>
       delay.count === 0 ? 0 : Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS);
     return {
+      count: delay.count,
       p50: ms(delay.percentile(50)),
       p99: ms(delay.percentile(99)),
       p999: ms(delay.percentile(99.9)),
       max: ms(delay.max),
-      longestCollectionMs,
+      longestCollectionMs: longestCollection?.duration ?? 0,
+      longestCollectionKind:
+        longestCollection === null ? '' : nameCollection(longestCollection.detail),
       utilization: performance.eventLoopUtilization(utilization).utilization,
       waitedForProcessorMs: waitedMs === null ? null : readWaitedMs() - waitedMs,
     };
+  },
+
+  /** Resident memory in bytes, now and at most since the start or `resetPeak`. */
+  async memory() {
+    return readMemory();
+  },
+
+  /** False where the system counts the peak from the start only. */
+  async resetPeak() {
+    return resetPeak();
   },
 
   async refresh({ virtual }) {
@@ -98,7 +130,12 @@ const actions = {
     const ranked = [];
     for (const [rank, { name, baseUrl }] of members.entries()) {
       await yieldToEvents();
-      const prepared = prepareMember({ bytes: bodies[rank], baseUrl, urls: ['proxied'] });
+      const prepared = prepareMember({
+        bytes: bodies[rank],
+        maxBytes: 1e9,
+        baseUrl,
+        urls: ['proxied'],
+      });
       ranked.push({ name, prepared });
     }
     await yieldToEvents();

@@ -174,6 +174,7 @@ async function checkMembers(
       const { bytes, lines, records, plainRecords, carried, findings } = await engine.prepareMember(
         {
           bytes: fetched.bytes,
+          maxBytes: endpoint.maxIndexBytes,
           baseUrl: endpoint.baseUrl,
           urls: ['direct'],
         },

@@ -2,7 +2,8 @@
  * What `chandlery merge --report` says: where every record of the members has gone. It holds no
  * times, so that the same members give the same report.
  */
-import type { MergedIndex, PreparedMember, RankedMember, UrlPolicy } from '../helm/model.ts';
+import { splitUrls } from '../helm/chart-urls.ts';
+import type { MergedYaml, PreparedMember, RankedMember, UrlPolicy } from '../helm/model.ts';
 import type { MergeSource } from './merge-arguments.ts';
 import { total } from './table.ts';
 
@@ -31,7 +32,7 @@ export interface MergeTotals {
 }
 
 /** Adds up what a merge took and gave. */
-export function sumMerge(members: readonly MergeMember[], merged: MergedIndex): MergeTotals {
+export function sumMerge(members: readonly MergeMember[], merged: MergedYaml): MergeTotals {
   const prepared = members.flatMap((member) =>
     member.kind === 'prepared' ? [member.prepared] : [],
   );
@@ -55,10 +56,12 @@ export function sumMerge(members: readonly MergeMember[], merged: MergedIndex): 
 /** The whole report, as JSON. */
 export function buildReport(options: {
   readonly members: readonly MergeMember[];
-  readonly merged: MergedIndex;
+  readonly merged: MergedYaml;
+  /** Null where no JSON was asked for. */
+  readonly jsonDigest: string | null;
   readonly urls: UrlPolicy;
 }) {
-  const { members, merged, urls } = options;
+  const { members, merged, jsonDigest, urls } = options;
   const carried = merged.carriedByMember.values();
   const ranked: RankedMember[] = [];
   const described = members.map((member, rank) => {
@@ -89,7 +92,7 @@ export function buildReport(options: {
   });
   return {
     revision: merged.revision,
-    jsonDigest: merged.jsonDigest,
+    jsonDigest,
     generated: merged.generated,
     urls,
     bytes: merged.yaml.byteLength,
@@ -157,7 +160,7 @@ export function countRelativeUrls(prepared: PreparedMember): number {
       prepared.facts[record * 6 + 4],
       prepared.facts[record * 6 + 5],
     );
-    if (urls.split('\0').some((url) => !ABSOLUTE.test(url))) relative++;
+    if (splitUrls(urls).some((url) => !ABSOLUTE.test(url))) relative++;
   }
   return relative;
 }

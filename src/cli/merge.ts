@@ -66,7 +66,7 @@ export function registerMerge(program: Command, runner: CommandRunner): void {
   })
     .argument(
       '<NAME=SOURCE...>',
-      'members in rank order: the first one wins a conflict. A source is a file, or the http(s) URL of a repository, with or without /index.yaml',
+      'members in rank order: the first one wins a conflict. A source is a file, compressed with gzip or not, or the http(s) URL of a repository, with or without /index.yaml',
     )
     .requiredOption('-o, --out <file>', 'where the YAML goes; - is standard output')
     .option('--json <file>', 'where the JSON variant goes; - is standard output')
@@ -141,12 +141,26 @@ async function merge(
       return context.fail({ code: 'index-refused', message });
     }
     output.progress(`merging ${count(ranked.length, 'member')}`);
-    const merged = await unlessInterrupted(engine.mergeMembers({ members: ranked, urls }), signal);
+    const input = { members: ranked, urls };
+    const [merged, asJson] = await unlessInterrupted(
+      Promise.all([
+        engine.mergeYaml(input),
+        options.json === undefined ? null : engine.mergeJson(input),
+      ]),
+      signal,
+    );
     output.progress('writing');
     const written = [{ path: options.out, bytes: merged.yaml as Uint8Array }];
-    if (options.json !== undefined) written.push({ path: options.json, bytes: merged.json });
+    if (options.json !== undefined && asJson !== null) {
+      written.push({ path: options.json, bytes: asJson.json });
+    }
     if (options.report !== undefined) {
-      const report = buildReport({ members, merged, urls });
+      const report = buildReport({
+        members,
+        merged,
+        jsonDigest: asJson?.jsonDigest ?? null,
+        urls,
+      });
       const text = `${JSON.stringify(report, null, 2)}\n`;
       written.push({ path: options.report, bytes: Buffer.from(text) });
     }
@@ -204,7 +218,12 @@ async function prepareSource(
         ? await readIndexFile(source.from.path)
         : await fetchIndex(upstream, { ...source.from, name: source.name, signal });
     const { baseUrl } = source;
-    const prepared = await engine.prepareMember({ bytes, baseUrl, urls: [urls] });
+    const prepared = await engine.prepareMember({
+      bytes,
+      maxBytes: MAX_INDEX_BYTES,
+      baseUrl,
+      urls: [urls],
+    });
     const isLeftRelative = baseUrl === null && urls === 'direct';
     const relativeUrls = isLeftRelative ? countRelativeUrls(prepared) : 0;
     return { source, kind: 'prepared', prepared, relativeUrls };

@@ -1,4 +1,5 @@
 /** A growing run of bytes: what the engine writes before it knows how long it will be. */
+import { keepShape } from './shapes.ts';
 
 export class ByteWriter {
   /** The bytes written so far are `bytes[0, length)`; replaced when they must grow. */
@@ -7,6 +8,7 @@ export class ByteWriter {
 
   constructor(capacity: number) {
     this.bytes = new Uint8Array(Math.max(capacity, 64));
+    keepShape(this);
   }
 
   /** Makes sure that `count` more bytes fit, so that a caller may write them unchecked. */
@@ -18,11 +20,6 @@ export class ByteWriter {
     this.bytes = grown;
   }
 
-  writeByte(byte: number): void {
-    this.reserve(1);
-    this.bytes[this.length++] = byte;
-  }
-
   writeBytes(source: Uint8Array): void {
     this.reserve(source.length);
     this.bytes.set(source, this.length);
@@ -30,20 +27,31 @@ export class ByteWriter {
   }
 
   writeSpan(source: Uint8Array, start: number, end: number): void {
-    const count = end - start;
-    this.reserve(count);
-    // For a few bytes a loop is cheaper than the view that `set` needs.
-    if (count < 48) {
-      let to = this.length;
-      for (let from = start; from < end; from++) this.bytes[to++] = source[from]!;
-      this.length = to;
-      return;
-    }
-    this.bytes.set(source.subarray(start, end), this.length);
-    this.length += count;
+    this.reserve(end - start);
+    this.length = copySpan(this.bytes, this.length, source, start, end);
   }
 
   writeText(text: string): void {
     this.writeBytes(Buffer.from(text, 'utf8'));
   }
+}
+
+/** Below this many bytes a loop is cheaper than the view that `set` needs. */
+const SHORT_SPAN = 64;
+
+/** Copies a span into `out` at `to`; returns where it ends there. */
+export function copySpan(
+  out: Uint8Array,
+  to: number,
+  source: Uint8Array,
+  start: number,
+  end: number,
+): number {
+  if (end - start >= SHORT_SPAN) {
+    out.set(source.subarray(start, end), to);
+    return to + end - start;
+  }
+  let position = to;
+  for (let from = start; from < end; from++) out[position++] = source[from]!;
+  return position;
 }

@@ -55,6 +55,54 @@ export function resolveChartUrl(baseUrl: string | null, reference: string): stri
   return base === null ? reference : resolveReference(base, parsed);
 }
 
+/**
+ * What resolving puts before a reference that `isPlainReference`; null where it does more than that, as
+ * with a base that has a query.
+ */
+export function referencePrefix(baseUrl: string): string | null {
+  const resolved = resolveChartUrl(baseUrl, 'x');
+  return resolved.endsWith('/x') ? resolved.slice(0, -1) : null;
+}
+
+const SLASH = 0x2f;
+const DOT = 0x2e;
+const REFERENCE_BYTE = (() => {
+  const table = new Uint8Array(256);
+  const digitsAndLetters = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+  for (const byte of Buffer.from(`${digitsAndLetters}._+~-`)) table[byte] = 1;
+  return table;
+})();
+
+/** A relative path of plain characters, `a/b-1.0.0.tgz`, no segment of which is empty or begins with a dot. */
+export function isPlainReference(bytes: Uint8Array, start: number, end: number): boolean {
+  let isFirst = true;
+  for (let at = start; at < end; at++) {
+    const byte = bytes[at]!;
+    if (byte === SLASH) {
+      if (isFirst) return false;
+      isFirst = true;
+    } else {
+      if (REFERENCE_BYTE[byte] === 0 || (isFirst && byte === DOT)) return false;
+      isFirst = false;
+    }
+  }
+  return !isFirst;
+}
+
+/** Between the URLs of a record that are kept as one text. */
+const URL_SEPARATOR = '\0\0';
+/** What stands there for U+0000 in a URL, which is possible and leads nowhere. */
+const ESCAPED_NUL = '\0\u0001';
+
+/** Several URLs as one text, of which `splitUrls` makes the same URLs again; one URL is itself. */
+export function joinUrls(urls: readonly string[]): string {
+  return urls.map((url) => url.replaceAll('\0', ESCAPED_NUL)).join(URL_SEPARATOR);
+}
+
+export function splitUrls(text: string): readonly string[] {
+  return text.split(URL_SEPARATOR).map((url) => url.replaceAll(ESCAPED_NUL, '\0'));
+}
+
 /** A URL as `url.Parse` of Go takes it apart. */
 interface GoUrl {
   readonly scheme: string;
@@ -108,28 +156,41 @@ function resolveReference(base: GoUrl, reference: GoUrl): string {
   const prefix = `${base.scheme}://`;
   if (reference.authority !== '') {
     const path = escapePath(joinPaths(escapePath(reference.path), ''));
-    return `${prefix}${escapeHost(reference.authority)}${path}${query}${reference.fragment}`;
+    const fragment = escapeFragment(reference.fragment);
+    return `${prefix}${escapeHost(reference.authority)}${path}${query}${fragment}`;
   }
   const directory = `${base.path.replace(/\/$/, '')}/`;
   const path = escapePath(joinPaths(escapePath(directory), escapePath(reference.path)));
   const isNothing = reference.path === '' && !reference.hasBareMark && reference.query === '';
   const fragment = isNothing && reference.fragment === '' ? base.fragment : reference.fragment;
-  return `${prefix}${escapeHost(base.authority)}${path}${query}${fragment}`;
+  return `${prefix}${escapeHost(base.authority)}${path}${query}${escapeFragment(fragment)}`;
 }
 
 function escapeHost(authority: string): string {
   return authority.replace(/[^\x00-\x7f]+/gu, encodeCharacter);
 }
 
-/** The characters that Go leaves in a path as written, and those that it would not escape itself. */
+/** The characters that Go leaves in a path as written, and those that it would escape itself. */
 const VALID_PATH = /^[A-Za-z0-9\-_.~$&+,/:;=@!'()*[\]%]*$/;
 const PATH_UNSAFE = /[^A-Za-z0-9\-_.~$&+,/:;=@]/;
+/** The same in a fragment. */
+const VALID_FRAGMENT = /^[A-Za-z0-9\-_.~$&+,/:;=?@!'()*[\]%]*$/;
+const FRAGMENT_UNSAFE = /[^A-Za-z0-9\-_.~$&+,/:;=?@!()*]/;
 
 /** `EscapedPath`: as written where that is valid, else decoded and escaped anew. */
 function escapePath(path: string): string {
-  if (VALID_PATH.test(path)) return path;
+  return VALID_PATH.test(path) ? path : escapeAnew(path, PATH_UNSAFE);
+}
+
+/** `EscapedFragment`, of a fragment with its `#`. */
+function escapeFragment(fragment: string): string {
+  const text = fragment.slice(1);
+  return VALID_FRAGMENT.test(text) ? fragment : `#${escapeAnew(text, FRAGMENT_UNSAFE)}`;
+}
+
+function escapeAnew(text: string, unsafe: RegExp): string {
   let escaped = '';
-  const bytes = Buffer.from(path.toWellFormed(), 'utf8');
+  const bytes = Buffer.from(text.toWellFormed(), 'utf8');
   for (let at = 0; at < bytes.length; at++) {
     let byte = bytes[at]!;
     if (byte === 0x25) {
@@ -137,7 +198,7 @@ function escapePath(path: string): string {
       at += 2;
     }
     const character = String.fromCharCode(byte);
-    escaped += PATH_UNSAFE.test(character)
+    escaped += unsafe.test(character)
       ? `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
       : character;
   }
@@ -153,19 +214,23 @@ function joinPaths(base: string, reference: string): string {
   }
   if (full === '') return '';
   const segments = full.split('/');
-  let path = '';
+  // A list and not a text: cutting a text costs its whole length each time.
+  let kept: string[] = [];
   let isFirst = true;
   for (const segment of segments) {
     if (segment === '..') {
-      path = path.slice(0, Math.max(path.lastIndexOf('/'), 0));
-      isFirst = path === '';
+      kept.pop();
+      isFirst = kept.length === 0 || (kept.length === 1 && kept[0] === '');
+      if (isFirst) kept = [];
     } else if (segment === '.') {
       isFirst = false;
     } else {
-      path += isFirst ? segment : `/${segment}`;
+      if (!isFirst && kept.length === 0) kept.push('');
+      kept.push(segment);
       isFirst = false;
     }
   }
+  let path = kept.join('/');
   const last = segments[segments.length - 1];
   if (last === '.' || last === '..') path += '/';
   return path.startsWith('/') ? path : `/${path}`;

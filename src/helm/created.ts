@@ -20,7 +20,7 @@ const GO_RFC3339 =
  * what Go prints of a time, `2020-01-02 03:04:05 +0100 CET`.
  */
 const REPAIRABLE =
-  /^(\d{4})-(\d{1,2})-(\d{1,2})(?:[Tt\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d+))?)?\s*(?:[Zz]|UTC|GMT|([+-])(\d{1,2})(?::?(\d{2}))?(?:\s+[A-Za-z]+)?)?)?$/;
+  /^(\d{4})-(\d{1,2})-(\d{1,2})(?:[Zz]|[Tt\s]\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d+))?)?\s*(?:[Zz]|UTC|GMT|([+-])(\d{1,2})(?::?(\d{2}))?(?:\s+[A-Za-z]+)?)?)?$/;
 
 /** Go's zero time, `0001-01-01T00:00:00Z`: to Helm, that there is none. */
 export const ZERO_TIME_SECONDS = -62_135_596_800;

@@ -8,8 +8,6 @@ export interface FieldLookup {
   /** The number of the field that these bytes name, or -1. */
   find(bytes: Uint8Array, start: number, end: number): number;
   readonly names: readonly string[];
-  /** Per field, `"name":` as bytes. */
-  readonly jsonKeys: readonly Uint8Array[];
 }
 
 const SLOTS = 256;
@@ -23,7 +21,6 @@ function hash(bytes: Uint8Array, start: number, length: number, factor: number):
 /** Builds the lookup, searching for a factor that gives every name a slot of its own. */
 export function createFieldLookup(names: readonly string[]): FieldLookup {
   const spelled = names.map((name) => Buffer.from(name));
-  const jsonKeys = names.map((name) => Buffer.from(`"${name}":`));
   for (let factor = 1; factor < 100_000; factor += 2) {
     const slots = new Int8Array(SLOTS).fill(-1);
     const isPerfect = spelled.every((bytes, number) => {
@@ -45,7 +42,7 @@ export function createFieldLookup(names: readonly string[]): FieldLookup {
       }
       return number;
     };
-    return { find, names, jsonKeys };
+    return { find, names };
   }
   throw new RangeError(`no perfect hash for ${names.join(', ')}`);
 }

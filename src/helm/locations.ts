@@ -6,10 +6,14 @@
  * magic · members M · charts C · records R · member name ends [M] · chart key ends [C] · first record of
  * each chart [C + 1] · per record: member, version start, version end, digest end, URLs end [R × 5] ·
  * then the text: member names, chart keys in byte order, and per record version, digest, URLs
- * separated by U+0000. Positions are relative to the start of the text.
+ * as `joinUrls` writes them. Positions are relative to the start of the text.
  */
 import { AppError } from '../errors.ts';
+import { copySpan } from './byte-writer.ts';
+import { splitUrls } from './chart-urls.ts';
 import type { SharedBytes } from './model.ts';
+import { keepShape } from './shapes.ts';
+import { compareVersions, isVersion } from './version.ts';
 
 /** "CLT1" */
 const MAGIC = 0x31544c43;
@@ -26,44 +30,73 @@ export interface ChartLocation {
   readonly urls: readonly string[];
 }
 
-/** The parts of a table, for the merge that writes it. */
-export interface LocationParts {
-  readonly members: readonly string[];
-  readonly charts: readonly string[];
-  /** Length charts + 1. */
-  readonly firstRecord: Int32Array;
-  /** Per record: member, then version start, version end, digest end, URLs end in `text`. */
-  readonly records: Int32Array;
-  readonly text: Uint8Array;
-}
+/** Writes a table: chart by chart, record by record, straight to where it stays. */
+export class LocationWriter {
+  readonly #bytes: SharedBytes;
+  readonly #numbers: Int32Array;
+  /** Where the next first record of a chart and the next record go. */
+  #chartAt: number;
+  #recordAt: number;
+  readonly #recordsAt: number;
+  readonly #textAt: number;
+  #text: number;
 
-/** Writes a table. */
-export function encodeLocations(parts: LocationParts): SharedBytes {
-  const { members, charts, firstRecord, records } = parts;
-  const names = Buffer.from([...members, ...charts].join(''), 'utf8');
-  const numberCount = HEADER + members.length + charts.length + firstRecord.length + records.length;
-  const bytes = new Uint8Array(
-    new SharedArrayBuffer(numberCount * 4 + names.length + parts.text.length),
-  );
-  const numbers = new Int32Array(bytes.buffer, 0, numberCount);
-  numbers.set([MAGIC, members.length, charts.length, records.length / RECORD_WIDTH]);
-  let end = 0;
-  let to = HEADER;
-  for (const name of [...members, ...charts]) {
-    end += Buffer.byteLength(name, 'utf8');
-    numbers[to++] = end;
-  }
-  numbers.set(firstRecord, to);
-  to += firstRecord.length;
-  for (let at = 0; at < records.length; at += RECORD_WIDTH) {
-    numbers[to++] = records[at]!;
-    for (let column = 1; column < RECORD_WIDTH; column++) {
-      numbers[to++] = records[at + column]! + names.length;
+  constructor(options: {
+    readonly members: readonly string[];
+    /** In byte order. */
+    readonly charts: readonly string[];
+    readonly records: number;
+    /** What versions, digests and URLs are together. */
+    readonly textBytes: number;
+  }) {
+    const { members, charts, records, textBytes } = options;
+    const names = Buffer.from([...members, ...charts].join(''), 'utf8');
+    this.#chartAt = HEADER + members.length + charts.length;
+    this.#recordsAt = this.#chartAt + charts.length + 1;
+    this.#recordAt = this.#recordsAt;
+    const count = this.#recordsAt + records * RECORD_WIDTH;
+    this.#textAt = count * 4;
+    this.#bytes = new Uint8Array(new SharedArrayBuffer(this.#textAt + names.length + textBytes));
+    this.#numbers = new Int32Array(this.#bytes.buffer, 0, count);
+    this.#numbers.set([MAGIC, members.length, charts.length, records]);
+    let end = 0;
+    let to = HEADER;
+    for (const name of [...members, ...charts]) {
+      end += Buffer.byteLength(name, 'utf8');
+      this.#numbers[to++] = end;
     }
+    this.#bytes.set(names, this.#textAt);
+    this.#text = names.length;
+    keepShape(this);
   }
-  bytes.set(names, numberCount * 4);
-  bytes.set(parts.text, numberCount * 4 + names.length);
-  return bytes;
+
+  /** Begins the next chart, in the order in which their names were given. */
+  beginChart(): void {
+    this.#numbers[this.#chartAt++] = (this.#recordAt - this.#recordsAt) / RECORD_WIDTH;
+  }
+
+  /** Adds a record, whose facts begin at `at` in `facts`: see `PreparedMember.facts`. */
+  addRecord(member: number, strings: Uint8Array, facts: Int32Array, at: number): void {
+    // Version, digest and URLs stand one after another.
+    const start = facts[at]!;
+    const shift = this.#text - start;
+    const numbers = this.#numbers;
+    let to = this.#recordAt;
+    numbers[to++] = member;
+    numbers[to++] = start + shift;
+    numbers[to++] = facts[at + 1]! + shift;
+    numbers[to++] = facts[at + 3]! + shift;
+    numbers[to++] = facts[at + 5]! + shift;
+    this.#recordAt = to;
+    const textAt = this.#textAt;
+    this.#text =
+      copySpan(this.#bytes, textAt + this.#text, strings, start, facts[at + 5]!) - textAt;
+  }
+
+  finish(): SharedBytes {
+    this.beginChart();
+    return this.#bytes;
+  }
 }
 
 class LocationReader {
@@ -94,8 +127,8 @@ class LocationReader {
     return this.#text.subarray(start, this.#numbers[HEADER + index]);
   }
 
-  chartKey(chart: number): string {
-    return this.#name(this.#members + chart).toString('utf8');
+  chartKey(chart: number): Buffer {
+    return this.#name(this.#members + chart);
   }
 
   /** The number of a chart, or -1. */
@@ -120,6 +153,46 @@ class LocationReader {
     };
   }
 
+  /** The record of a chart with exactly this version, or -1. */
+  findRecord(chart: number, version: Buffer): number {
+    if (!isVersion(version, 0, version.length)) return -1;
+    const { first, end } = this.recordsOf(chart);
+    // Newest first. Among those of equal precedence there is no order that could be searched.
+    const from = this.#firstNotAbove(first, end, version, 0);
+    const to = this.#firstNotAbove(from, end, version, -1);
+    for (let record = from; record < to; record++) {
+      if (this.#hasVersion(record, version)) return record;
+    }
+    return -1;
+  }
+
+  /** The first record whose comparison with `version` gives no more than `order`. */
+  #firstNotAbove(first: number, end: number, version: Buffer, order: number): number {
+    let low = first;
+    let high = end;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      const at = this.#recordsAt + middle * RECORD_WIDTH;
+      const start = this.#numbers[at + 1]!;
+      const stop = this.#numbers[at + 2]!;
+      if (compareVersions(this.#text, start, stop, version, 0, version.length) > order) {
+        low = middle + 1;
+      } else high = middle;
+    }
+    return low;
+  }
+
+  /** Makes no view of the bytes, for a chart may have any number of versions of equal precedence. */
+  #hasVersion(record: number, version: Buffer): boolean {
+    const at = this.#recordsAt + record * RECORD_WIDTH;
+    const start = this.#numbers[at + 1]!;
+    if (this.#numbers[at + 2]! - start !== version.length) return false;
+    for (let offset = 0; offset < version.length; offset++) {
+      if (this.#text[start + offset] !== version[offset]) return false;
+    }
+    return true;
+  }
+
   version(record: number): Buffer {
     const at = this.#recordsAt + record * RECORD_WIDTH;
     return this.#text.subarray(this.#numbers[at + 1], this.#numbers[at + 2]);
@@ -134,14 +207,14 @@ class LocationReader {
     return {
       member: this.#name(this.#numbers[at]!).toString('utf8'),
       digest: digest === '' ? null : digest,
-      urls: urls.split('\0'),
+      urls: splitUrls(urls),
     };
   }
 }
 
 /**
  * Finds one chart version's location, or null. Takes microseconds: a binary search among the charts,
- * then the versions of one chart in turn.
+ * then one among the versions, which are in Helm's order.
  *
  * @throws AppError `store-failed` where the bytes are no location table.
  */
@@ -153,16 +226,18 @@ export function findLocation(
   const reader = new LocationReader(table);
   const number = reader.findChart(chart);
   if (number === -1) return null;
-  const wanted = Buffer.from(version, 'utf8');
-  const { first, end } = reader.recordsOf(number);
-  for (let record = first; record < end; record++) {
-    if (reader.version(record).equals(wanted)) return reader.location(record);
-  }
-  return null;
+  const record = reader.findRecord(number, Buffer.from(version, 'utf8'));
+  return record === -1 ? null : reader.location(record);
 }
 
-/** How many names at most are compared for a suggestion: a request must not cost more. */
-const MOST_COMPARED = 20_000;
+/**
+ * What is compared for a suggestion at most, in letters of all names together: a request must not cost
+ * more. A name that is longer than any that somebody would type is not suggested.
+ */
+const MOST_LETTERS = 400_000;
+const LONGEST_NAME = 128;
+/** What a name costs beside its letters. */
+const LETTERS_PER_NAME = 8;
 
 /** Up to `limit` chart keys, or versions of `chart` where it exists, that look most like what was asked. */
 export function nearestNames(
@@ -171,17 +246,27 @@ export function nearestNames(
 ): readonly string[] {
   const reader = new LocationReader(table);
   const number = reader.findChart(query.chart);
-  const names: string[] = [];
   if (number === -1) {
-    const count = Math.min(reader.charts, MOST_COMPARED);
-    for (let chart = 0; chart < count; chart++) names.push(reader.chartKey(chart));
-    return nearest(names, query.chart, query.limit);
+    const keys = comparable((chart) => reader.chartKey(chart), 0, reader.charts);
+    return nearest(keys, query.chart, query.limit);
   }
   const { first, end } = reader.recordsOf(number);
-  for (let record = first; record < Math.min(end, first + MOST_COMPARED); record++) {
-    names.push(reader.version(record).toString('utf8'));
+  const versions = comparable((record) => reader.version(record), first, end);
+  return nearest(versions, query.version, query.limit);
+}
+
+/** The names with numbers from `first` on, as many as may be compared. */
+function comparable(nameOf: (number: number) => Buffer, first: number, end: number): string[] {
+  const names: string[] = [];
+  let letters = 0;
+  for (let number = first; number < end && letters < MOST_LETTERS; number++) {
+    const name = nameOf(number);
+    letters += LETTERS_PER_NAME;
+    if (name.length > LONGEST_NAME) continue;
+    letters += name.length;
+    names.push(name.toString('utf8'));
   }
-  return nearest(names, query.version, query.limit);
+  return names;
 }
 
 /** The names that share most with what was asked: pairs of neighbouring letters (Dice's measure). */
@@ -196,7 +281,7 @@ function nearest(names: readonly string[], asked: string, limit: number): readon
 }
 
 function letterPairs(name: string): ReadonlySet<string> {
-  const text = `^${name.slice(0, 128).toLowerCase()}$`;
+  const text = `^${name.slice(0, LONGEST_NAME).toLowerCase()}$`;
   const pairs = new Set<string>();
   for (let at = 0; at < text.length - 1; at++) pairs.add(text.slice(at, at + 2));
   return pairs;

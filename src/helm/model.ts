@@ -94,9 +94,18 @@ export interface Rendering {
   readonly recordEnd: Int32Array<SharedArrayBuffer>;
 }
 
+/** A rendering in YAML, whose lines are counted. */
+export interface YamlRendering extends Rendering {
+  /** Per record, its number of lines. */
+  readonly recordLines: Int32Array<SharedArrayBuffer>;
+  /** Per chart, the lines of its key, and those of its whole run. */
+  readonly keyLines: Int32Array<SharedArrayBuffer>;
+  readonly chartLines: Int32Array<SharedArrayBuffer>;
+}
+
 /** A member's index, scanned, validated, ordered and ready to be merged. */
 export interface PreparedMember {
-  /** SHA-256 of the upstream body, lower-case hex. */
+  /** SHA-256 of the upstream body, decompressed, lower-case hex. */
   readonly digest: string;
   /** Size of the upstream body, decompressed. */
   readonly bytes: number;
@@ -115,23 +124,28 @@ export interface PreparedMember {
   /** Per chart, the number of its first record; one more at the end. Length charts + 1. */
   readonly firstRecord: Int32Array<SharedArrayBuffer>;
   /**
-   * Per record, three spans of `strings`: version, digest and URLs (separated by U+0000, already
-   * resolved against the member's base URL). Length records × 6: start, end, start, end, start, end.
+   * Per record, three spans of `strings`: version, digest and URLs (see `joinUrls`, already resolved
+   * against the member's base URL). Length records × 6: start, end, start, end, start, end.
    */
   readonly facts: Int32Array<SharedArrayBuffer>;
+  /** Per chart, the record with the newest `created`, or -1. */
+  readonly newestRecord: Int32Array<SharedArrayBuffer>;
   /** Per record, `created` in whole seconds since the epoch; NaN where there is none. */
   readonly createdSeconds: Float64Array<SharedArrayBuffer>;
   /** Per record, the nanoseconds that belong to it. */
   readonly createdNanos: Int32Array<SharedArrayBuffer>;
-  /** By URL policy; only those asked for are there. */
-  readonly yaml: Readonly<Partial<Record<UrlPolicy, Rendering>>>;
-  readonly json: Readonly<Partial<Record<UrlPolicy, Rendering>>>;
+  /** By URL policy; only those asked for are there. The JSON is made from it, see `renderJson`. */
+  readonly yaml: Readonly<Partial<Record<UrlPolicy, YamlRendering>>>;
 }
 
 /** What to prepare a member from. */
 export interface PrepareInput {
-  /** The index as the upstream gave it, decompressed. */
+  /** The index as the upstream gave it; gzip is told by its magic number. */
   readonly bytes: Uint8Array;
+  /** SHA-256 of `bytes`, where it is known already: it counts where they are not compressed. */
+  readonly digest?: string | undefined;
+  /** The most bytes that may come out of gzip; see `unpackBody`. */
+  readonly maxBytes: number;
   /** What relative chart URLs are resolved against; null leaves them as written. */
   readonly baseUrl: string | null;
   /** Which spellings of URLs will be asked for. */
@@ -150,18 +164,11 @@ export interface MergeInput {
   readonly urls: UrlPolicy;
 }
 
-/** A merged index in both variants, ready to publish. */
-export interface MergedIndex {
+/** A merged index in YAML, with what there is to say of it. */
+export interface MergedYaml {
   /** SHA-256 of `yaml`, lower-case hex: the revision. */
   readonly revision: string;
   readonly yaml: SharedBytes;
-  readonly json: SharedBytes;
-  /** SHA-256 of `json`, lower-case hex. */
-  readonly jsonDigest: string;
-  /** The table that `findLocation` reads; see `locations.ts`. */
-  readonly locations: SharedBytes;
-  /** SHA-256 of `locations`, lower-case hex. Locations can change where the revision does not. */
-  readonly locationsDigest: string;
   readonly charts: number;
   readonly versions: number;
   readonly lines: number;
@@ -172,3 +179,21 @@ export interface MergedIndex {
   /** Per member, in rank order: the records that this member gave. */
   readonly carriedByMember: readonly number[];
 }
+
+/** The same index in JSON. */
+export interface MergedJson {
+  readonly json: SharedBytes;
+  /** SHA-256 of `json`, lower-case hex. */
+  readonly jsonDigest: string;
+}
+
+/** Where the chart files of a merged index live. */
+export interface MergedLocations {
+  /** The table that `findLocation` reads; see `locations.ts`. */
+  readonly locations: SharedBytes;
+  /** SHA-256 of `locations`, lower-case hex. Locations can change where the revision does not. */
+  readonly locationsDigest: string;
+}
+
+/** All that is published of a merged index. */
+export type MergedIndex = MergedYaml & MergedJson & MergedLocations;

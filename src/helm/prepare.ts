@@ -12,17 +12,19 @@ import type {
   LeftOutReason,
   PreparedMember,
   PrepareInput,
-  Rendering,
   RepairReason,
   UrlPolicy,
+  YamlRendering,
 } from './model.ts';
 import { decodeRecord, foldCase, inKeyOrder, type Syntax } from './record.ts';
-import { RecordTable, ROW } from './record-table.ts';
-import { collectFacts, moveToDashColumn, orderRecords, renderMember, versionOf } from './render.ts';
+import { RecordTable, ROW, SOURCE } from './record-table.ts';
+import { collectFacts, moveToDashColumn, orderRecords, renderYaml, versionOf } from './render.ts';
 import { type ScanEvents, scanIndex } from './scan.ts';
+import { keepShape } from './shapes.ts';
+import { unpackBody } from './unpack.ts';
 import { replaceInvalidUtf8 } from './utf8.ts';
 import { refusal, type Value, type ValueEntry } from './value.ts';
-import { readYaml } from './yaml-reader.ts';
+import { AliasBudget, readYaml } from './yaml-reader.ts';
 
 /** How many findings are told one by one; all of them are counted. */
 const MOST_FINDINGS = 10_000;
@@ -33,10 +35,11 @@ const MOST_FINDINGS = 10_000;
  * Pure and synchronous: runs in a worker, takes up to a second for an index that has to be read as
  * a whole.
  *
- * @throws AppError `index-refused`, with `details.reason` a `RefusalReason`.
+ * @throws AppError `index-refused`, with `details.reason` a `RefusalReason`; and as `unpackBody`.
  */
 export function prepareMember(input: PrepareInput): PreparedMember {
-  const original = Buffer.from(input.bytes.buffer, input.bytes.byteOffset, input.bytes.byteLength);
+  const body = unpackBody(input.bytes, input);
+  const original = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   refuseWhatIsNoIndex(original);
   const findings = new FindingCollector();
   const source = normaliseBytes(original);
@@ -44,37 +47,31 @@ export function prepareMember(input: PrepareInput): PreparedMember {
   const reading = readMember(source, findings);
   const { table } = reading;
   if (reading.dashColumn !== 2) moveToDashColumn(table, bytes, reading.dashColumn);
-  const order = orderRecords(table);
+  const order = orderRecords(table, bytes);
   for (const row of order.duplicates) {
+    const base = row * ROW.width;
+    const isInPlace = table.rows[base + ROW.source] === SOURCE.member;
     findings.leftOut('duplicate-version', 'the first one listed is carried', {
-      chart: table.chartKeys[table.rows[row * ROW.width + ROW.chart]!]!,
-      version: versionOf(table, row),
-      offset:
-        table.rows[row * ROW.width + ROW.isCanonical] === 1
-          ? -1
-          : table.rows[row * ROW.width + ROW.yamlStart]!,
+      chart: table.chartKeys[table.rows[base + ROW.chart]!]!,
+      version: versionOf(table, bytes, row),
+      offset: isInPlace ? table.rows[base + ROW.yamlStart]! : -1,
     });
   }
-  const facts = collectFacts(table, order, input.baseUrl);
-  const yaml: Partial<Record<UrlPolicy, Rendering>> = {};
-  const json: Partial<Record<UrlPolicy, Rendering>> = {};
-  for (const urls of input.urls) {
-    const rendered = renderMember({ table, bytes, order, facts, urls });
-    yaml[urls] = rendered.yaml;
-    json[urls] = rendered.json;
-  }
-  const { lines, lineOf } = countLines(bytes, isCut, findings.offsets());
+  const facts = collectFacts(table, bytes, order, input.baseUrl);
+  const yaml: Partial<Record<UrlPolicy, YamlRendering>> = {};
+  for (const urls of input.urls) yaml[urls] = renderYaml({ table, bytes, order, facts, urls });
+  const isPacked = body !== input.bytes;
   return {
-    digest: createHash('sha256').update(original).digest('hex'),
-    bytes: input.bytes.byteLength,
-    lines,
+    digest:
+      (isPacked ? undefined : input.digest) ?? createHash('sha256').update(original).digest('hex'),
+    bytes: original.byteLength,
+    lines: isCut ? reading.lines - 1 : reading.lines,
     records: table.count + findings.rejectedRecords,
     plainRecords: reading.plainRecords,
     carried: order.rows.length,
-    findings: findings.finish(lineOf),
+    findings: findings.finish(linesAt(bytes, findings.offsets())),
     ...facts,
     yaml,
-    json,
   };
 }
 
@@ -86,21 +83,22 @@ function refuseWhatIsNoIndex(bytes: Buffer): void {
   let start = startsWithMark(bytes) ? BYTE_ORDER_MARK.length : 0;
   while (start < bytes.length && isBlank(bytes[start]!)) start++;
   if (start === bytes.length) throw refusal('empty', 'the body is empty');
-  for (const marker of MERGE_CONFLICT_MARKERS) {
-    if (startsLine(bytes, marker)) {
-      throw refusal(
-        'merge-conflict',
-        `the index holds a merge-conflict marker, "${marker.trim()}"`,
-      );
-    }
-  }
   const head = bytes
     .subarray(start, start + 16)
     .toString('latin1')
     .toLowerCase();
-  if (head.startsWith('<')) throw refusal('html', 'the body is a web page or XML, not an index');
+  if (/^<[a-z!?/]/.test(head)) throw refusal('html', 'the body is a web page or XML, not an index');
   if (head.startsWith('\x1f\x8b') || head.startsWith('pk\x03\x04')) {
     throw refusal('binary', 'the body is an archive, not an index');
+  }
+}
+
+/** Markers stand at the margin, where no plain index has anything like them. */
+function refuseMergeConflict(bytes: Buffer): void {
+  for (const marker of MERGE_CONFLICT_MARKERS) {
+    if (!startsLine(bytes, marker)) continue;
+    const what = `the index holds a merge-conflict marker, "${marker.trim()}"`;
+    throw refusal('merge-conflict', what);
   }
 }
 
@@ -180,19 +178,23 @@ interface MemberReading {
   readonly table: RecordTable;
   readonly dashColumn: number;
   readonly plainRecords: number;
+  /** Line feeds, among them one that was added at the end. */
+  readonly lines: number;
 }
 
+const LINE_FEED = 0x0a;
 const OPEN_BRACE = 0x7b;
 
 function readMember(source: Source, findings: FindingCollector): MemberReading {
   const { bytes, isCut, json } = source;
-  if (json !== null) return readWhole(json, 'json', bytes.length, findings);
+  if (json !== null) return readWhole(json, 'json', bytes, findings);
   if (source.isRepaired) {
     findings.repaired('invalid-utf8', 'bytes that are not UTF-8 became U+FFFD', WHOLE_MEMBER);
   }
   const mark = findings.mark();
   const scanned = firstByte(bytes) === OPEN_BRACE ? NOT_PLAIN : scanMember(bytes, isCut, findings);
   if (scanned.kind === 'scanned' && !scanned.hasUnparsable) return scanned;
+  refuseMergeConflict(bytes);
   // A piece may fail alone and be right in its document: an alias, a quote over less indented lines.
   // Only the whole document can tell.
   let whole: ReturnType<typeof readYaml>;
@@ -206,7 +208,7 @@ function readMember(source: Source, findings: FindingCollector): MemberReading {
   for (const { reason, detail, offset } of whole.mendings) {
     findings.repaired(reason, detail, { chart: null, version: null, offset });
   }
-  return readWhole(whole.value ?? { kind: 'null' }, 'yaml', bytes.length, findings);
+  return readWhole(whole.value ?? { kind: 'null' }, 'yaml', bytes, findings);
 }
 
 /** A refusal with the line in place of an offset. */
@@ -228,6 +230,8 @@ const NOT_PLAIN: ScannedMember = { kind: 'not-plain' };
 function scanMember(bytes: Buffer, isCut: boolean, findings: FindingCollector): ScannedMember {
   const table = new RecordTable(bytes.length);
   let hasUnparsable = false;
+  // One for all records: a bomb in each of them is as bad as a big one.
+  const aliases = new AliasBudget();
   const events: ScanEvents = {
     onFinding: ({ offset, ...finding }) => findings.add(finding, offset),
     onOddRecord: ({ chart, start, end }) => {
@@ -236,7 +240,7 @@ function scanMember(bytes: Buffer, isCut: boolean, findings: FindingCollector): 
       const where = { chart: table.chartKeys[chart]!, version: null };
       let reading: ReturnType<typeof readYaml>;
       try {
-        reading = readYaml(piece);
+        reading = readYaml(piece, aliases);
       } catch (error) {
         if (!(error instanceof AppError)) throw error;
         const offset = typeof error.details.offset === 'number' ? error.details.offset : 0;
@@ -298,7 +302,7 @@ function addRecord(options: {
 function readWhole(
   root: Value,
   syntax: Syntax,
-  size: number,
+  bytes: Buffer,
   findings: FindingCollector,
 ): MemberReading {
   if (root.kind === 'null') throw refusal('empty', 'the index holds no document');
@@ -333,9 +337,9 @@ function readWhole(
     throw refusal('not-an-index', 'the document has neither entries nor apiVersion');
   }
   if (!hasApiVersion) findings.repaired('missing-api-version', 'no apiVersion', WHOLE_MEMBER);
-  const table = new RecordTable(Math.min(size, 1 << 20));
+  const table = new RecordTable(Math.min(bytes.length, 1 << 20));
   charts.readInto(table);
-  return { table, dashColumn: 2, plainRecords: 0 };
+  return { table, dashColumn: 2, plainRecords: 0, lines: countLineFeeds(bytes) };
 }
 
 const KNOWN_TOP_LEVEL = new Set(['serverinfo', 'generated', 'publickeys', 'annotations']);
@@ -416,11 +420,19 @@ class FindingCollector {
   #leftOut = new Map<LeftOutReason, number>();
   #repaired = new Map<RepairReason, number>();
 
+  constructor() {
+    keepShape(this);
+  }
+
   add(finding: UnplacedFinding, offset: number): void {
     const counts: Map<string, number> =
       finding.kind === 'left-out' ? this.#leftOut : this.#repaired;
     counts.set(finding.reason, (counts.get(finding.reason) ?? 0) + 1);
-    if (this.#items.length < MOST_FINDINGS) this.#items.push({ finding, offset });
+    if (this.#items.length >= MOST_FINDINGS) return;
+    // Each of them is copied whole when it crosses to another thread.
+    const chart = finding.chart === null ? null : shorten(finding.chart);
+    const version = finding.version === null ? null : shorten(finding.version);
+    this.#items.push({ finding: { ...finding, chart, version }, offset });
   }
 
   leftOut(reason: LeftOutReason, detail: string, { offset, ...place }: Place): void {
@@ -486,19 +498,22 @@ function shorten(detail: string): string {
   return detail.length <= LONGEST_DETAIL ? detail : `${detail.slice(0, LONGEST_DETAIL)}…`;
 }
 
-/** Counts lines, and on the way finds the line of each offset. */
-function countLines(
-  bytes: Buffer,
-  isCut: boolean,
-  offsets: readonly number[],
-): { lines: number; lineOf: ReadonlyMap<number, number> } {
+/** The lines, from 1, in which these offsets lie. */
+function linesAt(bytes: Buffer, offsets: readonly number[]): ReadonlyMap<number, number> {
   const wanted = [...new Set(offsets)].filter((offset) => offset >= 0).sort((a, b) => a - b);
   const lineOf = new Map<number, number>();
-  let lines = 0;
+  let line = 1;
   let next = 0;
-  for (let at = bytes.indexOf(0x0a); at !== -1; at = bytes.indexOf(0x0a, at + 1)) {
-    lines++;
-    while (next < wanted.length && wanted[next]! <= at) lineOf.set(wanted[next++]!, lines);
+  for (let at = bytes.indexOf(LINE_FEED); next < wanted.length; line++) {
+    const end = at === -1 ? bytes.length : at;
+    while (next < wanted.length && wanted[next]! <= end) lineOf.set(wanted[next++]!, line);
+    if (at !== -1) at = bytes.indexOf(LINE_FEED, at + 1);
   }
-  return { lines: isCut ? lines - 1 : lines, lineOf };
+  return lineOf;
+}
+
+function countLineFeeds(bytes: Buffer): number {
+  let count = 0;
+  for (let at = bytes.indexOf(LINE_FEED); at !== -1; at = bytes.indexOf(LINE_FEED, at + 1)) count++;
+  return count;
 }

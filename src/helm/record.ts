@@ -7,9 +7,9 @@
  * `encoding/json`: keys match whatever their case, and null leaves a field as it is.
  */
 import { type Instant, parseCreated, repairCreated } from './created.ts';
-import { quote, type Written, writeList, writeMap, writeScalar } from './json-text.ts';
+import { flowList, flowMap, quote } from './flow-text.ts';
 import type { LeftOutReason, RepairReason } from './model.ts';
-import type { MapValue, Value, ValueEntry } from './value.ts';
+import type { ListValue, MapValue, Value, ValueEntry } from './value.ts';
 import { isVersion } from './version.ts';
 
 /** A repair, before it is known where in the member it stands. */
@@ -24,7 +24,7 @@ export interface Repair {
 export interface DecodedRecord {
   readonly kind: 'record';
   /** Every field but `urls`, in the order written. */
-  readonly fields: readonly (readonly [string, Written])[];
+  readonly fields: readonly (readonly [string, string])[];
   readonly version: string;
   readonly digest: string;
   /** At least one. */
@@ -175,19 +175,39 @@ function overlayFields(
   table: FieldTable,
   syntax: Syntax,
 ): Map<string, ValueEntry> {
-  const fields = new Map<string, ValueEntry>();
+  const rivals: FieldRivals = new Map();
   for (const entry of syntax === 'json' ? entries : inKeyOrder(entries)) {
     const field = fieldOf(table, entry.key);
-    if (field === null) continue;
-    const earlier = fields.get(field);
-    const value =
-      earlier === undefined
-        ? entry.value
-        : overlay(earlier.value, entry.value, table.get(field)!, syntax);
-    fields.set(field, { key: field, value, offset: entry.offset });
+    if (field !== null) addRival(rivals, field, entry);
+  }
+  return overlayRivals(rivals, table, syntax);
+}
+
+/** The entries for each field, in the order in which they are decoded into it. */
+type FieldRivals = Map<string, ValueEntry[]>;
+
+function addRival(rivals: FieldRivals, field: string, entry: ValueEntry): void {
+  const list = rivals.get(field);
+  if (list === undefined) rivals.set(field, [entry]);
+  else list.push(entry);
+}
+
+function overlayRivals(
+  rivals: FieldRivals,
+  table: FieldTable,
+  syntax: Syntax,
+): Map<string, ValueEntry> {
+  const fields = new Map<string, ValueEntry>();
+  for (const [field, list] of rivals) {
+    const values = list.map(({ value }) => value);
+    const value = overlay(values, table.get(field)!, syntax);
+    fields.set(field, { key: field, value, offset: list[list.length - 1]!.offset });
   }
   return fields;
 }
+
+const SCALAR_KINDS: ReadonlySet<FieldKind> = new Set(['string', 'converted', 'bool', 'created']);
+const LIST_KINDS: ReadonlySet<FieldKind> = new Set(['strings', 'urls']);
 
 /** The entries as a JSON with sorted keys has them. */
 export function inKeyOrder(entries: readonly ValueEntry[]): readonly ValueEntry[] {
@@ -197,69 +217,115 @@ export function inKeyOrder(entries: readonly ValueEntry[]): readonly ValueEntry[
 }
 
 /**
- * What a field holds after `later` was decoded into it over `earlier`. Source: Go's encoding/json:
- * null empties a list or map and leaves anything else; the elements of a list are decoded over the
- * ones that were there, the keys of a map are added.
+ * What a field holds after these values, at least one, were decoded into it one over the other. Source:
+ * Go's encoding/json: null empties a list or map and leaves anything else; the elements of a list are
+ * decoded over the ones that were there, the keys of a map are added.
+ *
+ * All at once, for a member may give a field as often as it likes, and each time for the next one to
+ * copy what the last one left would be quadratic.
  */
-function overlay(earlier: Value, later: Value, kind: FieldKind, syntax: Syntax): Value {
+function overlay(values: readonly Value[], kind: FieldKind, syntax: Syntax): Value {
+  const last = values[values.length - 1]!;
   switch (kind) {
     case 'strings':
     case 'urls':
-      if (earlier.kind !== 'list' || later.kind !== 'list') return later;
-      return {
-        ...later,
-        items: later.items.map((item, at) =>
-          item.kind === 'null' ? (earlier.items[at] ?? item) : item,
-        ),
-      };
+      return values.reduce(overlayItems);
     case 'annotations': {
-      if (earlier.kind !== 'map' || later.kind !== 'map') return later;
-      const keys = new Set(later.entries.map(({ key }) => key));
-      const kept = earlier.entries.filter(({ key }) => !keys.has(key));
-      return { ...later, entries: [...kept, ...later.entries] };
+      const maps = lastRun(values, isMap);
+      return last.kind === 'map' && maps.length > 1
+        ? { ...last, entries: overlayKeys(maps) }
+        : last;
     }
     case 'maintainers':
     case 'dependencies': {
-      if (earlier.kind !== 'list' || later.kind !== 'list') return later;
+      if (last.kind !== 'list') return last;
       const table = kind === 'maintainers' ? MAINTAINER_FIELDS : DEPENDENCY_FIELDS;
-      return {
-        ...later,
-        items: later.items.map((item, at) => {
-          const before = earlier.items[at];
-          if (item.kind !== 'map' || before?.kind !== 'map') return item;
-          return { ...item, entries: overlayEntries(before, item, table, syntax) };
-        }),
-      };
+      const lists = lastRun(values, isList);
+      const items = last.items.map((item, at) => {
+        const maps = lastItems(lists, at);
+        return item.kind === 'map' && maps.length > 1
+          ? { ...item, entries: overlayEntries(maps, table, syntax) }
+          : item;
+      });
+      return { ...last, items };
     }
     case 'anything':
-      return later;
+      return last;
     default:
-      return later.kind === 'null' ? earlier : later;
+      return values.findLast((value) => value.kind !== 'null') ?? last;
   }
 }
 
-/** One map decoded over another; what is no field stays, so that it can be told. */
+function isMap(value: Value): value is MapValue {
+  return value.kind === 'map';
+}
+
+function isList(value: Value): value is ListValue {
+  return value.kind === 'list';
+}
+
+/** The values at the end that are all of one kind: what another kind left counts no more. */
+function lastRun<Kind extends Value>(
+  values: readonly Value[],
+  isKind: (value: Value) => value is Kind,
+): readonly Kind[] {
+  const run: Kind[] = [];
+  for (let at = values.length - 1; at >= 0; at--) {
+    const value = values[at]!;
+    if (!isKind(value)) break;
+    run.push(value);
+  }
+  return run.reverse();
+}
+
+/** The maps at one place of the last lists. */
+function lastItems(lists: readonly ListValue[], at: number): readonly MapValue[] {
+  const maps: MapValue[] = [];
+  for (let list = lists.length - 1; list >= 0; list--) {
+    const item = lists[list]!.items[at];
+    if (item === undefined || !isMap(item)) break;
+    maps.push(item);
+  }
+  return maps.reverse();
+}
+
+function overlayItems(earlier: Value, later: Value): Value {
+  if (earlier.kind !== 'list' || later.kind !== 'list') return later;
+  return {
+    ...later,
+    items: later.items.map((item, at) =>
+      item.kind === 'null' ? (earlier.items[at] ?? item) : item,
+    ),
+  };
+}
+
+/** The entries of maps whose later keys replace the earlier ones. */
+function overlayKeys(maps: readonly MapValue[]): readonly ValueEntry[] {
+  const kept: (readonly ValueEntry[])[] = [];
+  const seen = new Set<string>();
+  for (const { entries } of [...maps].reverse()) {
+    kept.push(entries.filter(({ key }) => !seen.has(key)));
+    for (const { key } of entries) seen.add(key);
+  }
+  return kept.reverse().flat();
+}
+
+/** Maps decoded one over the other; what is no field stays, so that it can be told. */
 function overlayEntries(
-  earlier: MapValue,
-  later: MapValue,
+  maps: readonly MapValue[],
   table: FieldTable,
   syntax: Syntax,
 ): readonly ValueEntry[] {
-  const isUnknown = ({ key }: ValueEntry) => fieldOf(table, key) === null;
-  const fields = overlayFields(earlier.entries, table, syntax);
-  for (const [field, entry] of overlayFields(later.entries, table, syntax)) {
-    const before = fields.get(field);
-    const value =
-      before === undefined
-        ? entry.value
-        : overlay(before.value, entry.value, table.get(field)!, syntax);
-    fields.set(field, { ...entry, value });
+  const rivals: FieldRivals = new Map();
+  for (const { entries } of maps) {
+    for (const [field, entry] of overlayFields(entries, table, syntax)) {
+      addRival(rivals, field, entry);
+    }
   }
-  return [
-    ...fields.values(),
-    ...earlier.entries.filter(isUnknown),
-    ...later.entries.filter(isUnknown),
-  ];
+  const unknown = maps.flatMap(({ entries }) =>
+    entries.filter(({ key }) => fieldOf(table, key) === null),
+  );
+  return [...overlayRivals(rivals, table, syntax).values(), ...unknown];
 }
 
 class RecordDecoder {
@@ -274,7 +340,7 @@ class RecordDecoder {
   }
 
   decode(value: MapValue): DecodedRecord {
-    const fields = new Map<string, Written>();
+    const fields = new Map<string, string>();
     const texts = new Map<string, string>();
     let urls: readonly string[] = [];
     for (const [field, entry] of this.#selectFields(value, RECORD_FIELDS, '')) {
@@ -287,7 +353,7 @@ class RecordDecoder {
         const text = this.#string(entry, field, kind === 'converted');
         if (text === null) continue;
         texts.set(field, text);
-        fields.set(field, writeScalar(quote(text)));
+        fields.set(field, quote(text));
         continue;
       }
       const written = this.#field(entry, field, kind);
@@ -362,7 +428,20 @@ class RecordDecoder {
         selected.set(field, entry);
       }
     }
-    return hasRivals ? overlayFields(entries, table, this.#syntax) : selected;
+    if (!hasRivals) return selected;
+    // A value that cannot be the field's is left out alone: it takes nothing from its rival.
+    const possible = entries.filter((entry) => {
+      const field = fieldOf(table, entry.key);
+      const { kind } = entry.value;
+      if (field === null) return true;
+      const wanted = table.get(field)!;
+      const isWrong = SCALAR_KINDS.has(wanted)
+        ? kind === 'list' || kind === 'map'
+        : LIST_KINDS.has(wanted) && kind === 'map';
+      if (isWrong) this.#dropped(entry, within + field);
+      return !isWrong;
+    });
+    return overlayFields(possible, table, this.#syntax);
   }
 
   /** Each key once, the last of its values, where it first stood. */
@@ -377,15 +456,15 @@ class RecordDecoder {
     return [...last.values()];
   }
 
-  #field(entry: ValueEntry, field: string, kind: FieldKind): Written | null {
+  #field(entry: ValueEntry, field: string, kind: FieldKind): string | null {
     switch (kind) {
       case 'strings': {
         const items = this.#strings(entry, field, false);
-        return items === null ? null : writeList(items.map((item) => writeScalar(quote(item))));
+        return items === null ? null : flowList(items.map(quote));
       }
       case 'bool': {
         const flag = this.#bool(entry, field);
-        return flag === null ? null : writeScalar(String(flag));
+        return flag === null ? null : String(flag);
       }
       case 'created':
         return this.#createdField(entry);
@@ -468,7 +547,7 @@ class RecordDecoder {
     return isTrue;
   }
 
-  #createdField(entry: ValueEntry): Written | null {
+  #createdField(entry: ValueEntry): string | null {
     const { value, offset } = entry;
     if (value.kind === 'null') return null;
     const text = value.kind === 'string' ? value.value : null;
@@ -481,7 +560,7 @@ class RecordDecoder {
     }
     if (instant === null || spelling === null) return null;
     this.#created = instant;
-    return writeScalar(quote(spelling));
+    return quote(spelling);
   }
 
   #structs(
@@ -489,7 +568,7 @@ class RecordDecoder {
     field: string,
     table: FieldTable,
     reason: LeftOutReason,
-  ): Written | null {
+  ): string | null {
     const { value, offset } = entry;
     if (value.kind === 'null') return null;
     const isNamed =
@@ -503,7 +582,7 @@ class RecordDecoder {
     } else {
       return this.#dropped(entry, field);
     }
-    const written: Written[] = [];
+    const written: string[] = [];
     const names = new Set<string>();
     // Two dependencies of one name end Helm's check of the record, and it passes.
     let isChecked = true;
@@ -511,7 +590,7 @@ class RecordDecoder {
       // Helm skips a record with an empty node here.
       if (item.kind === 'null') {
         if (isChecked) this.#reject(field, reason, `an empty item in ${field}`);
-        written.push(writeScalar('null'));
+        written.push('null');
         continue;
       }
       const struct = this.#struct({ key: field, value: item, offset }, field, table);
@@ -525,22 +604,22 @@ class RecordDecoder {
       isChecked = !names.has(name);
       names.add(name);
     }
-    return writeList(written);
+    return flowList(written);
   }
 
   #struct(
     entry: ValueEntry,
     field: string,
     table: FieldTable,
-  ): { written: Written; name: string; alias: string } | null {
+  ): { written: string; name: string; alias: string } | null {
     const { value, offset } = entry;
     if (value.kind === 'string' && table === MAINTAINER_FIELDS) {
       this.#repair('wrong-type', `${field}: ${quote(value.value)} taken for a name`, offset);
-      const written = writeMap([['name', writeScalar(quote(value.value))]]);
+      const written = flowMap([['name', quote(value.value)]]);
       return { written, name: value.value, alias: '' };
     }
     if (value.kind !== 'map') return this.#dropped(entry, `an item of ${field}`);
-    const fields: [string, Written][] = [];
+    const fields: [string, string][] = [];
     const texts = new Map<string, string>();
     for (const [name, item] of this.#selectFields(value, table, `${field}.`)) {
       const kind = table.get(name)!;
@@ -553,23 +632,23 @@ class RecordDecoder {
       const text = this.#string(item, path, false);
       if (text === null) continue;
       texts.set(name, text);
-      fields.push([name, writeScalar(quote(text))]);
+      fields.push([name, quote(text)]);
     }
     return {
-      written: writeMap(fields),
+      written: flowMap(fields),
       name: texts.get('name') ?? '',
       alias: texts.get('alias') ?? '',
     };
   }
 
-  #annotations(entry: ValueEntry, field: string): Written | null {
+  #annotations(entry: ValueEntry, field: string): string | null {
     const { value } = entry;
     if (value.kind === 'null') return null;
     if (value.kind !== 'map') return this.#dropped(entry, field);
-    const written: [string, Written][] = [];
+    const written: [string, string][] = [];
     for (const item of this.#lastOfEach(value, `${field}.`)) {
       if (item.value.kind === 'null') {
-        written.push([item.key, writeScalar('""')]);
+        written.push([item.key, '""']);
         continue;
       }
       // The target type that is looked for one level too high is `Metadata`: an annotation named
@@ -577,37 +656,37 @@ class RecordDecoder {
       const target = fieldOf(RECORD_FIELDS, item.key);
       const isConverted = target !== null && RECORD_FIELDS.get(target) === 'string';
       const text = this.#string(item, `${field}.${item.key}`, isConverted);
-      if (text !== null) written.push([item.key, writeScalar(quote(text))]);
+      if (text !== null) written.push([item.key, quote(text)]);
     }
-    return writeMap(written);
+    return flowMap(written);
   }
 
   /** `import-values`: a list of anything that JSON can say. */
-  #anyList(entry: ValueEntry, field: string): Written | null {
+  #anyList(entry: ValueEntry, field: string): string | null {
     const { value, offset } = entry;
     if (value.kind === 'null') return null;
-    if (value.kind === 'list') return writeList(value.items.map((item) => this.#any(item, field)));
+    if (value.kind === 'list') return flowList(value.items.map((item) => this.#any(item, field)));
     this.#repair('wrong-type', `${field}: a list of one`, offset);
-    return writeList([this.#any(value, field)]);
+    return flowList([this.#any(value, field)]);
   }
 
-  #any(value: Value, field: string): Written {
+  #any(value: Value, field: string): string {
     switch (value.kind) {
       case 'null':
-        return writeScalar('null');
+        return 'null';
       case 'bool':
-        return writeScalar(String(value.value));
+        return String(value.value);
       case 'number':
-        return writeScalar(value.number.json);
+        return value.number.json;
       case 'string':
-        return writeScalar(quote(value.value));
+        return quote(value.value);
       case 'not-json':
         this.#repair('unquoted-string', `${field}: ${value.raw}`, -1);
-        return writeScalar(quote(value.raw));
+        return quote(value.raw);
       case 'list':
-        return writeList(value.items.map((item) => this.#any(item, field)));
+        return flowList(value.items.map((item) => this.#any(item, field)));
       default:
-        return writeMap(
+        return flowMap(
           [...this.#lastOfEach(value, `${field}.`)].map((item) => [
             item.key,
             this.#any(item.value, field),

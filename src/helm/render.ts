@@ -3,12 +3,21 @@
  * copies. Everything that does not depend on other members is done here, once per change of the
  * member: charts in byte order, versions in Helm's order, double versions dropped, URLs rewritten.
  */
-import { ByteWriter } from './byte-writer.ts';
-import { chartPathPrefix, resolveChartUrl } from './chart-urls.ts';
-import { quote } from './json-text.ts';
-import type { PreparedMember, Rendering, SharedBytes, UrlPolicy } from './model.ts';
-import { type RecordTable, ROW } from './record-table.ts';
+import { copySpan } from './byte-writer.ts';
+import {
+  chartPathPrefix,
+  isPlainReference,
+  joinUrls,
+  referencePrefix,
+  resolveChartUrl,
+  splitUrls,
+} from './chart-urls.ts';
+import { quote } from './flow-text.ts';
+import type { PreparedMember, UrlPolicy, YamlRendering } from './model.ts';
+import { type RecordTable, ROW, SOURCE } from './record-table.ts';
 import { resolvePlain } from './scalar.ts';
+import { keepShape } from './shapes.ts';
+import { refusal } from './value.ts';
 import { compareVersions } from './version.ts';
 
 /** The records that a member gives, in order. */
@@ -29,8 +38,9 @@ function compareKeys(a: string, b: string): number {
 }
 
 /** Puts the records of a member in the order of the merged index. */
-export function orderRecords(table: RecordTable): OrderedRecords {
+export function orderRecords(table: RecordTable, member: Uint8Array): OrderedRecords {
   const { rows, count, chartKeys } = table;
+  const versions = new RowVersions(table, member);
   const chartCounts = new Int32Array(chartKeys.length);
   for (let row = 0; row < count; row++) chartCounts[rows[row * ROW.width + ROW.chart]!]!++;
   const charts = chartKeys
@@ -59,8 +69,8 @@ export function orderRecords(table: RecordTable): OrderedRecords {
   for (let position = 0; position < charts.length; position++) {
     firstRecord[position] = to;
     const group = byChart.subarray(starts[position], starts[position + 1]);
-    sortNewestFirst(table, group);
-    to = copyWithoutDuplicates(table, group, ordered, to, duplicates);
+    sortNewestFirst(versions, group);
+    to = copyWithoutDuplicates(versions, group, ordered, to, duplicates);
   }
   firstRecord[charts.length] = to;
   return {
@@ -71,26 +81,58 @@ export function orderRecords(table: RecordTable): OrderedRecords {
   };
 }
 
-function compareRows(table: RecordTable, a: number, b: number): number {
-  const { rows } = table;
-  const facts = table.facts.bytes;
-  const aBase = a * ROW.width;
-  const bBase = b * ROW.width;
-  return compareVersions(
-    facts,
-    rows[aBase + ROW.versionStart]!,
-    rows[aBase + ROW.versionEnd]!,
-    facts,
-    rows[bBase + ROW.versionStart]!,
-    rows[bBase + ROW.versionEnd]!,
-  );
+/** The versions of rows, compared where they lie. */
+class RowVersions {
+  readonly #table: RecordTable;
+  readonly #member: Uint8Array;
+
+  constructor(table: RecordTable, member: Uint8Array) {
+    this.#table = table;
+    this.#member = member;
+    keepShape(this);
+  }
+
+  compare(a: number, b: number): number {
+    const table = this.#table;
+    const { rows } = table;
+    const aBase = a * ROW.width;
+    const bBase = b * ROW.width;
+    return compareVersions(
+      table.factBytes(aBase, this.#member),
+      rows[aBase + ROW.versionStart]!,
+      rows[aBase + ROW.versionEnd]!,
+      table.factBytes(bBase, this.#member),
+      rows[bBase + ROW.versionStart]!,
+      rows[bBase + ROW.versionEnd]!,
+    );
+  }
+
+  areSame(a: number, b: number): boolean {
+    const { rows } = this.#table;
+    const aBase = a * ROW.width;
+    const bBase = b * ROW.width;
+    const aStart = rows[aBase + ROW.versionStart]!;
+    const bStart = rows[bBase + ROW.versionStart]!;
+    const length = rows[aBase + ROW.versionEnd]! - aStart;
+    if (length !== rows[bBase + ROW.versionEnd]! - bStart) return false;
+    const aBytes = this.#table.factBytes(aBase, this.#member);
+    const bBytes = this.#table.factBytes(bBase, this.#member);
+    for (let offset = 0; offset < length; offset++) {
+      if (aBytes[aStart + offset] !== bBytes[bStart + offset]) return false;
+    }
+    return true;
+  }
+
+  text(row: number): string {
+    return versionOf(this.#table, this.#member, row);
+  }
 }
 
 /** Sorts rows in place, newest first, equal precedence by place; most members are sorted already. */
-function sortNewestFirst(table: RecordTable, group: Int32Array): void {
+function sortNewestFirst(versions: RowVersions, group: Int32Array): void {
   for (let position = 1; position < group.length; position++) {
-    if (compareRows(table, group[position - 1]!, group[position]!) < 0) {
-      group.sort((a, b) => compareRows(table, b, a) || a - b);
+    if (versions.compare(group[position - 1]!, group[position]!) < 0) {
+      group.sort((a, b) => versions.compare(b, a) || a - b);
       return;
     }
   }
@@ -101,7 +143,7 @@ const MANY_EQUAL = 8;
 
 /** Copies ordered rows, dropping a version that was there before; the same versions are neighbours. */
 function copyWithoutDuplicates(
-  table: RecordTable,
+  versions: RowVersions,
   group: Int32Array,
   ordered: Int32Array,
   start: number,
@@ -112,22 +154,22 @@ function copyWithoutDuplicates(
   let equalFrom = start;
   let equal: Set<string> | null = null;
   for (const row of group) {
-    if (to > start && compareRows(table, ordered[to - 1]!, row) !== 0) {
+    if (to > start && versions.compare(ordered[to - 1]!, row) !== 0) {
       equalFrom = to;
       equal = null;
     }
     if (equal === null && to - equalFrom >= MANY_EQUAL) {
       const rows = Array.from(ordered.subarray(equalFrom, to));
-      equal = new Set(rows.map((other) => versionOf(table, other)));
+      equal = new Set(rows.map((other) => versions.text(other)));
     }
     let isDuplicate = false;
     if (equal !== null) {
-      const version = versionOf(table, row);
+      const version = versions.text(row);
       isDuplicate = equal.has(version);
       equal.add(version);
     } else {
       for (let other = equalFrom; other < to && !isDuplicate; other++) {
-        isDuplicate = isSameVersion(table, ordered[other]!, row);
+        isDuplicate = versions.areSame(ordered[other]!, row);
       }
     }
     if (isDuplicate) duplicates.push(row);
@@ -137,24 +179,12 @@ function copyWithoutDuplicates(
 }
 
 /** The version of a row; a version that Helm accepts is ASCII. */
-export function versionOf(table: RecordTable, row: number): string {
-  const { bytes } = table.facts;
-  const start = table.rows[row * ROW.width + ROW.versionStart]!;
-  const length = table.rows[row * ROW.width + ROW.versionEnd]! - start;
-  return Buffer.from(bytes.buffer, bytes.byteOffset + start, length).toString('latin1');
-}
-
-function isSameVersion(table: RecordTable, a: number, b: number): boolean {
-  const { rows } = table;
-  const facts = table.facts.bytes;
-  const aStart = rows[a * ROW.width + ROW.versionStart]!;
-  const bStart = rows[b * ROW.width + ROW.versionStart]!;
-  const length = rows[a * ROW.width + ROW.versionEnd]! - aStart;
-  if (length !== rows[b * ROW.width + ROW.versionEnd]! - bStart) return false;
-  for (let offset = 0; offset < length; offset++) {
-    if (facts[aStart + offset] !== facts[bStart + offset]) return false;
-  }
-  return true;
+export function versionOf(table: RecordTable, member: Uint8Array, row: number): string {
+  const base = row * ROW.width;
+  const bytes = table.factBytes(base, member);
+  const start = table.rows[base + ROW.versionStart]!;
+  const end = table.rows[base + ROW.versionEnd]!;
+  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString('latin1');
 }
 
 /**
@@ -169,7 +199,7 @@ export function moveToDashColumn(table: RecordTable, bytes: Uint8Array, dashColu
   const padding = Buffer.from(' '.repeat(Math.max(-shift, 0)));
   for (let row = 0; row < table.count; row++) {
     const base = row * ROW.width;
-    if (rows[base + ROW.isCanonical] === 1) continue;
+    if (rows[base + ROW.source] !== SOURCE.member) continue;
     const end = rows[base + ROW.yamlEnd]!;
     const urlsStart = rows[base + ROW.urlsStart]!;
     const urlsEnd = rows[base + ROW.urlsEnd]!;
@@ -192,7 +222,7 @@ export function moveToDashColumn(table: RecordTable, bytes: Uint8Array, dashColu
     if (urlsEnd === end) rows[base + ROW.urlsEnd] = canonical.length;
     rows[base + ROW.yamlStart] = movedStart;
     rows[base + ROW.yamlEnd] = canonical.length;
-    rows[base + ROW.isCanonical] = 1;
+    rows[base + ROW.source] = SOURCE.moved;
   }
 }
 
@@ -203,227 +233,353 @@ function yamlKey(key: string): string {
   return spelled.length > 1000 ? `  ? ${spelled}\n  :\n` : `  ${spelled}:\n`;
 }
 
-function shared(writer: ByteWriter): SharedBytes {
-  const bytes = new Uint8Array(new SharedArrayBuffer(writer.length));
-  bytes.set(writer.bytes.subarray(0, writer.length));
-  return bytes;
+/** Numbers of one member in one piece of shared memory: one thing to hand over, and one to free. */
+export class SharedNumbers {
+  readonly #buffer: SharedArrayBuffer;
+  #used = 0;
+
+  constructor(counts: { readonly doubles?: number; readonly ints: number }) {
+    this.#buffer = new SharedArrayBuffer((counts.doubles ?? 0) * 8 + counts.ints * 4);
+    keepShape(this);
+  }
+
+  /** All of them have to be taken before the first `ints`. */
+  doubles(count: number): Float64Array<SharedArrayBuffer> {
+    const numbers = new Float64Array(this.#buffer, this.#used, count);
+    this.#used += numbers.byteLength;
+    return numbers;
+  }
+
+  ints(count: number): Int32Array<SharedArrayBuffer> {
+    const numbers = new Int32Array(this.#buffer, this.#used, count);
+    this.#used += numbers.byteLength;
+    return numbers;
+  }
 }
 
-function sharedInts(numbers: ArrayLike<number>): Int32Array<SharedArrayBuffer> {
-  const copy = new Int32Array(new SharedArrayBuffer(numbers.length * 4));
-  copy.set(numbers);
-  return copy;
-}
-
-type Facts = Pick<
+export type Facts = Pick<
   PreparedMember,
-  'strings' | 'keyStart' | 'firstRecord' | 'facts' | 'createdSeconds' | 'createdNanos'
+  | 'strings'
+  | 'keyStart'
+  | 'firstRecord'
+  | 'facts'
+  | 'newestRecord'
+  | 'createdSeconds'
+  | 'createdNanos'
 >;
+
+/** How the URLs of a record come from what the member wrote. */
+const URL_SPELLING = { same: 0, prefixed: 1, resolved: 2 } as const;
 
 /** Collects what a merge and a location need to know of each record, beside its bytes. */
 export function collectFacts(
   table: RecordTable,
+  member: Uint8Array,
   order: OrderedRecords,
   baseUrl: string | null,
 ): Facts {
-  const source = table.facts.bytes;
-  const strings = new ByteWriter(table.facts.length + order.keys.length * 16);
-  const keyStart = new Int32Array(order.keys.length + 1);
-  order.keys.forEach((key, chart) => {
-    keyStart[chart] = strings.length;
-    strings.writeText(key);
-  });
-  keyStart[order.keys.length] = strings.length;
+  const { rows, urlSpans } = table;
+  const charts = order.keys.length;
   const count = order.rows.length;
-  const facts = new Int32Array(new SharedArrayBuffer(count * 6 * 4));
-  const createdSeconds = new Float64Array(new SharedArrayBuffer(count * 8));
-  const createdNanos = new Int32Array(new SharedArrayBuffer(count * 4));
+  const keys = Buffer.from(order.keys.join(''), 'utf8');
+  const prefixText = baseUrl === null ? null : referencePrefix(baseUrl);
+  const prefix = prefixText === null ? null : Buffer.from(prefixText);
+  const spellings = new Uint8Array(count);
+  const resolved = new Map<number, Buffer>();
+  let size = keys.length;
+  for (let record = 0; record < count; record++) {
+    const base = order.rows[record]! * ROW.width;
+    size += rows[base + ROW.versionEnd]! - rows[base + ROW.versionStart]!;
+    size += rows[base + ROW.digestEnd]! - rows[base + ROW.digestStart]!;
+    const bytes = table.factBytes(base, member);
+    const url = rows[base + ROW.firstUrl]! * 2;
+    const start = urlSpans[url]!;
+    const end = urlSpans[url + 1]!;
+    const isOne = rows[base + ROW.urlCount] === 1;
+    if (isOne && (baseUrl === null || isHttpUrl(bytes, start, end))) {
+      size += end - start;
+    } else if (isOne && prefix !== null && isPlainReference(bytes, start, end)) {
+      spellings[record] = URL_SPELLING.prefixed;
+      size += prefix.length + end - start;
+    } else {
+      const text = resolveUrls(table, bytes, base, baseUrl);
+      spellings[record] = URL_SPELLING.resolved;
+      resolved.set(record, text);
+      size += text.length;
+    }
+  }
+  const strings = new Uint8Array(new SharedArrayBuffer(size));
+  const numbers = new SharedNumbers({ doubles: count, ints: 3 * charts + 2 + count * 7 });
+  const createdSeconds = numbers.doubles(count);
+  const keyStart = numbers.ints(charts + 1);
+  const firstRecord = numbers.ints(charts + 1);
+  const facts = numbers.ints(count * 6);
+  const createdNanos = numbers.ints(count);
+  const newestRecord = numbers.ints(charts).fill(-1);
+  strings.set(keys);
+  let to = 0;
+  for (let chart = 0; chart < charts; chart++) {
+    keyStart[chart] = to;
+    to += Buffer.byteLength(order.keys[chart]!, 'utf8');
+  }
+  keyStart[charts] = to;
+  firstRecord.set(order.firstRecord);
   for (let record = 0; record < count; record++) {
     const row = order.rows[record]!;
     const base = row * ROW.width;
-    const { rows } = table;
-    const to = record * 6;
-    facts[to] = strings.length;
-    strings.writeSpan(source, rows[base + ROW.versionStart]!, rows[base + ROW.versionEnd]!);
-    facts[to + 1] = strings.length;
-    facts[to + 2] = strings.length;
-    strings.writeSpan(source, rows[base + ROW.versionEnd]!, rows[base + ROW.digestEnd]!);
-    facts[to + 3] = strings.length;
-    facts[to + 4] = strings.length;
-    writeResolvedUrls(
-      strings,
-      source,
-      rows[base + ROW.digestEnd]!,
-      rows[base + ROW.urlsFactEnd]!,
-      baseUrl,
-    );
-    facts[to + 5] = strings.length;
+    const bytes = table.factBytes(base, member);
+    const at = record * 6;
+    facts[at] = to;
+    to = copySpan(strings, to, bytes, rows[base + ROW.versionStart]!, rows[base + ROW.versionEnd]!);
+    facts[at + 1] = to;
+    facts[at + 2] = to;
+    to = copySpan(strings, to, bytes, rows[base + ROW.digestStart]!, rows[base + ROW.digestEnd]!);
+    facts[at + 3] = to;
+    facts[at + 4] = to;
+    if (spellings[record] === URL_SPELLING.resolved) {
+      const text = resolved.get(record)!;
+      to = copySpan(strings, to, text, 0, text.length);
+    } else {
+      if (spellings[record] === URL_SPELLING.prefixed) {
+        to = copySpan(strings, to, prefix!, 0, prefix!.length);
+      }
+      const url = rows[base + ROW.firstUrl]! * 2;
+      to = copySpan(strings, to, bytes, urlSpans[url]!, urlSpans[url + 1]!);
+    }
+    facts[at + 5] = to;
     createdSeconds[record] = table.createdSeconds[row]!;
     createdNanos[record] = rows[base + ROW.createdNanos]!;
   }
-  return {
-    strings: shared(strings),
-    keyStart: sharedInts(keyStart),
-    firstRecord: sharedInts(order.firstRecord),
-    facts,
-    createdSeconds,
-    createdNanos,
-  };
+  for (let chart = 0; chart < charts; chart++) {
+    let newest = -1;
+    for (let record = firstRecord[chart]!; record < firstRecord[chart + 1]!; record++) {
+      const seconds = createdSeconds[record]!;
+      if (Number.isNaN(seconds)) continue;
+      if (
+        newest === -1 ||
+        seconds > createdSeconds[newest]! ||
+        (seconds === createdSeconds[newest]! && createdNanos[record]! > createdNanos[newest]!)
+      ) {
+        newest = record;
+      }
+    }
+    newestRecord[chart] = newest;
+  }
+  return { strings, keyStart, firstRecord, facts, newestRecord, createdSeconds, createdNanos };
 }
 
-/** One absolute URL without anything unusual: by far the most records have just that. */
-function isOneHttpUrl(bytes: Uint8Array, start: number, end: number): boolean {
-  // "http"
-  if (
-    bytes[start] !== 0x68 ||
-    bytes[start + 1] !== 0x74 ||
-    bytes[start + 2] !== 0x74 ||
-    bytes[start + 3] !== 0x70
-  ) {
-    return false;
-  }
+const HTTP = Buffer.from('http');
+
+/** An absolute URL of HTTP, which resolving leaves as it is: by far the most records have one. */
+function isHttpUrl(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let at = 0; at < 4; at++) if (bytes[start + at] !== HTTP[at]) return false;
   const at = bytes[start + 4] === 0x73 ? start + 5 : start + 4;
-  if (bytes[at] !== 0x3a) return false;
-  for (let position = at; position < end; position++) if (bytes[position] === 0) return false;
-  return true;
+  return at < end && bytes[at] === 0x3a;
 }
 
-function writeResolvedUrls(
-  strings: ByteWriter,
-  source: Uint8Array,
-  start: number,
-  end: number,
+/** The URLs of a row, resolved, as one text. */
+function resolveUrls(
+  table: RecordTable,
+  bytes: Uint8Array,
+  base: number,
   baseUrl: string | null,
-): void {
-  if (baseUrl === null || isOneHttpUrl(source, start, end)) {
-    strings.writeSpan(source, start, end);
-    return;
+): Buffer {
+  const first = table.rows[base + ROW.firstUrl]!;
+  const urls: string[] = [];
+  for (let url = first; url < first + table.rows[base + ROW.urlCount]!; url++) {
+    const text = decode(bytes, table.urlSpans[url * 2]!, table.urlSpans[url * 2 + 1]!);
+    urls.push(baseUrl === null ? text : resolveChartUrl(baseUrl, text));
   }
-  const urls = Buffer.from(source.buffer, source.byteOffset + start, end - start)
-    .toString('utf8')
-    .split('\0');
-  strings.writeText(urls.map((url) => resolveChartUrl(baseUrl, url)).join('\0'));
+  return Buffer.from(joinUrls(urls), 'utf8');
 }
 
-const URLS_HEAD = 'urls:\n    - ';
-/** A URL that YAML reads as the string it is, without quotes. */
-const PLAIN_URL = /^[a-z]+:\/\/[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*[A-Za-z0-9._~/]$/;
+const URLS_HEAD = Buffer.from('urls:\n    - ');
+const URL_TAIL = Buffer.from('\n');
+const CHART_TAIL = Buffer.from('.tgz\n');
 
-/** Renders the ordered records of a member in both variants. */
-export function renderMember(options: {
+/** Renders the ordered records of a member in YAML. */
+export function renderYaml(options: {
   readonly table: RecordTable;
   readonly bytes: Uint8Array;
   readonly order: OrderedRecords;
   readonly facts: Facts;
   readonly urls: UrlPolicy;
-}): { readonly yaml: Rendering; readonly json: Rendering } {
+}): YamlRendering {
   const { table, bytes, order, facts } = options;
   const { rows } = table;
-  const yaml = new RenderingWriter(bytes.length + table.canonical.length, order);
-  const json = new RenderingWriter(table.json.length + order.rows.length * 96, order);
-  const { strings } = facts;
-  for (let chart = 0; chart < order.keys.length; chart++) {
-    const key = order.keys[chart]!;
-    yaml.beginChart(chart);
-    json.beginChart(chart);
-    yaml.out.writeText(yamlKey(key));
-    json.out.writeText(`${quote(key)}:[`);
-    const prefix = Buffer.from(chartPathPrefix(key));
-    const last = order.firstRecord[chart + 1]! - 1;
-    for (let record = order.firstRecord[chart]!; record <= last; record++) {
+  const { firstRecord, keys } = order;
+  const blocks: UrlBlocks =
+    options.urls === 'proxied' ? new ProxiedUrls(facts) : new DirectUrls(facts);
+  const heads = keys.map((key) => Buffer.from(yamlKey(key)));
+  let size = 0;
+  for (let chart = 0; chart < keys.length; chart++) {
+    size += heads[chart]!.length;
+    blocks.beginChart(keys[chart]!);
+    for (let record = firstRecord[chart]!; record < firstRecord[chart + 1]!; record++) {
       const base = order.rows[record]! * ROW.width;
-      const source = rows[base + ROW.isCanonical] === 1 ? table.canonical.bytes : bytes;
-      yaml.recordStart[record] = yaml.out.length;
-      json.recordStart[record] = json.out.length;
-      yaml.out.writeSpan(source, rows[base + ROW.yamlStart]!, rows[base + ROW.urlsStart]!);
-      if (options.urls === 'proxied') {
-        yaml.out.writeBytes(URLS_HEAD_BYTES);
-        json.out.writeBytes(JSON_URLS_HEAD);
-        writeChartPath(
-          yaml.out,
-          prefix,
-          strings,
-          facts.facts[record * 6]!,
-          facts.facts[record * 6 + 1]!,
-        );
-        writeChartPath(
-          json.out,
-          prefix,
-          strings,
-          facts.facts[record * 6]!,
-          facts.facts[record * 6 + 1]!,
-        );
-        yaml.out.writeByte(0x0a);
-        json.out.writeByte(0x22);
-      } else {
-        const urls = decode(
-          strings,
-          facts.facts[record * 6 + 4]!,
-          facts.facts[record * 6 + 5]!,
-        ).split('\0');
-        const items = urls.map((url) => (PLAIN_URL.test(url) ? url : quote(url)));
-        yaml.out.writeText(`${URLS_HEAD}${items.join('\n    - ')}\n`);
-        json.out.writeText(`{"urls":[${urls.map(quote).join(',')}`);
-      }
-      yaml.out.writeSpan(source, rows[base + ROW.urlsEnd]!, rows[base + ROW.yamlEnd]!);
-      json.out.writeBytes(JSON_URLS_TAIL);
-      json.out.writeSpan(table.json.bytes, rows[base + ROW.jsonStart]!, rows[base + ROW.jsonEnd]!);
-      json.out.writeByte(0x7d);
-      yaml.recordEnd[record] = yaml.out.length;
-      json.recordEnd[record] = json.out.length;
-      json.out.writeByte(record === last ? 0x5d : 0x2c);
+      size += rows[base + ROW.urlsStart]! - rows[base + ROW.yamlStart]!;
+      size += blocks.sizeOf(record);
+      size += rows[base + ROW.yamlEnd]! - rows[base + ROW.urlsEnd]!;
     }
-    json.out.writeByte(0x2c);
   }
-  return { yaml: yaml.finish(), json: json.finish() };
+  refuseExplosion(size, bytes.length);
+  const out = new Uint8Array(new SharedArrayBuffer(size));
+  const numbers = new SharedNumbers({ ints: keys.length * 3 + 1 + order.rows.length * 3 });
+  const rendering: YamlRendering = {
+    bytes: out,
+    chartStart: numbers.ints(keys.length + 1),
+    recordStart: numbers.ints(order.rows.length),
+    recordEnd: numbers.ints(order.rows.length),
+    recordLines: numbers.ints(order.rows.length),
+    keyLines: numbers.ints(keys.length),
+    chartLines: numbers.ints(keys.length),
+  };
+  let to = 0;
+  for (let chart = 0; chart < keys.length; chart++) {
+    rendering.chartStart[chart] = to;
+    out.set(heads[chart]!, to);
+    to += heads[chart]!.length;
+    // A long key takes two: `  ? KEY` and `  :`.
+    let lines = heads[chart]![2] === QUESTION_MARK ? 2 : 1;
+    rendering.keyLines[chart] = lines;
+    blocks.beginChart(keys[chart]!);
+    for (let record = firstRecord[chart]!; record < firstRecord[chart + 1]!; record++) {
+      const base = order.rows[record]! * ROW.width;
+      const source = table.yamlBytes(base, bytes);
+      rendering.recordStart[record] = to;
+      to = copySpan(out, to, source, rows[base + ROW.yamlStart]!, rows[base + ROW.urlsStart]!);
+      to = blocks.write(out, to, record);
+      to = copySpan(out, to, source, rows[base + ROW.urlsEnd]!, rows[base + ROW.yamlEnd]!);
+      rendering.recordEnd[record] = to;
+      rendering.recordLines[record] = rows[base + ROW.lines]! + blocks.linesOf(record);
+      lines += rendering.recordLines[record]!;
+    }
+    rendering.chartLines[chart] = lines;
+  }
+  rendering.chartStart[keys.length] = to;
+  return rendering;
 }
 
-const URLS_HEAD_BYTES = Buffer.from(URLS_HEAD);
-const JSON_URLS_HEAD = Buffer.from('{"urls":["');
-const JSON_URLS_TAIL = Buffer.from('],');
-const TGZ = Buffer.from('.tgz');
+/** So many times its size a member may become, and so much in any case. */
+const MOST_EXPANSION = 32;
+const HARMLESS_BYTES = 4 * 1024 * 1024;
+
+/** A chart key of a megabyte would be written twice for each record of the chart. */
+function refuseExplosion(size: number, memberBytes: number): void {
+  if (size <= HARMLESS_BYTES + memberBytes * MOST_EXPANSION) return;
+  const detail = `${memberBytes} bytes would become ${size}`;
+  throw refusal(
+    'too-complex',
+    `the keys of its charts are too long for so many records: ${detail}`,
+  );
+}
+
+/** What stands in place of the `urls:` block of each record. */
+interface UrlBlocks {
+  beginChart(key: string): void;
+  sizeOf(record: number): number;
+  linesOf(record: number): number;
+  /** Returns where the block ends. */
+  write(out: Uint8Array, at: number, record: number): number;
+}
+
+/** Through us: `charts/NAME/NAME-VERSION.tgz`. */
+class ProxiedUrls implements UrlBlocks {
+  readonly #facts: Facts;
+  #head: Uint8Array = URLS_HEAD;
+
+  constructor(facts: Facts) {
+    this.#facts = facts;
+    keepShape(this);
+  }
+
+  beginChart(key: string): void {
+    this.#head = Buffer.concat([URLS_HEAD, Buffer.from(chartPathPrefix(key))]);
+  }
+
+  sizeOf(record: number): number {
+    const { facts } = this.#facts;
+    const version = facts[record * 6 + 1]! - facts[record * 6]!;
+    return this.#head.length + version + CHART_TAIL.length;
+  }
+
+  linesOf(_record: number): number {
+    return 2;
+  }
+
+  write(out: Uint8Array, at: number, record: number): number {
+    const { facts, strings } = this.#facts;
+    let to = copySpan(out, at, this.#head, 0, this.#head.length);
+    // A version is ASCII of `[0-9A-Za-z.+-]`: every such byte stands for itself in a URL.
+    to = copySpan(out, to, strings, facts[record * 6]!, facts[record * 6 + 1]!);
+    return copySpan(out, to, CHART_TAIL, 0, CHART_TAIL.length);
+  }
+}
+
+/** To the upstream: the URLs as they are resolved. */
+class DirectUrls implements UrlBlocks {
+  readonly #facts: Facts;
+  /** Blocks that had to be spelled, by record. */
+  readonly #spelled = new Map<number, { readonly block: Buffer; readonly lines: number }>();
+
+  constructor(facts: Facts) {
+    this.#facts = facts;
+    keepShape(this);
+  }
+
+  beginChart(_key: string): void {}
+
+  sizeOf(record: number): number {
+    const { facts, strings } = this.#facts;
+    const start = facts[record * 6 + 4]!;
+    const end = facts[record * 6 + 5]!;
+    if (isPlainUrl(strings, start, end)) return URLS_HEAD.length + end - start + URL_TAIL.length;
+    const urls = splitUrls(decode(strings, start, end));
+    const items = urls.map((url) => `    - ${isPlainText(url) ? url : quote(url)}\n`);
+    const block = Buffer.from(`urls:\n${items.join('')}`, 'utf8');
+    this.#spelled.set(record, { block, lines: urls.length + 1 });
+    return block.length;
+  }
+
+  linesOf(record: number): number {
+    return this.#spelled.get(record)?.lines ?? 2;
+  }
+
+  write(out: Uint8Array, at: number, record: number): number {
+    const spelled = this.#spelled.get(record);
+    if (spelled !== undefined) {
+      out.set(spelled.block, at);
+      return at + spelled.block.length;
+    }
+    const { facts, strings } = this.#facts;
+    let to = copySpan(out, at, URLS_HEAD, 0, URLS_HEAD.length);
+    to = copySpan(out, to, strings, facts[record * 6 + 4]!, facts[record * 6 + 5]!);
+    return copySpan(out, to, URL_TAIL, 0, URL_TAIL.length);
+  }
+}
+
+/** What may stand in a URL that YAML reads as the string it is, without quotes. */
+const PLAIN_URL_BYTE = (() => {
+  const table = new Uint8Array(256);
+  const digitsAndLetters = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+  for (const byte of Buffer.from(`${digitsAndLetters}-._~:/?@!$&'()*+,;=%`)) table[byte] = 1;
+  return table;
+})();
+const COLON = 0x3a;
+const QUESTION_MARK = 0x3f;
+
+/** One absolute URL of HTTP of such bytes, which does not end with a colon. */
+function isPlainUrl(bytes: Uint8Array, start: number, end: number): boolean {
+  if (!isHttpUrl(bytes, start, end) || bytes[end - 1] === COLON) return false;
+  for (let at = start; at < end; at++) if (PLAIN_URL_BYTE[bytes[at]!] === 0) return false;
+  return true;
+}
+
+function isPlainText(url: string): boolean {
+  const bytes = Buffer.from(url, 'utf8');
+  return isPlainUrl(bytes, 0, bytes.length);
+}
 
 function decode(bytes: Uint8Array, start: number, end: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString('utf8');
-}
-
-/** A version is ASCII of `[0-9A-Za-z.+-]`: every such byte stands for itself in a URL. */
-function writeChartPath(
-  out: ByteWriter,
-  prefix: Uint8Array,
-  strings: Uint8Array,
-  versionStart: number,
-  versionEnd: number,
-): void {
-  out.writeBytes(prefix);
-  out.writeSpan(strings, versionStart, versionEnd);
-  out.writeBytes(TGZ);
-}
-
-class RenderingWriter {
-  readonly out: ByteWriter;
-  readonly recordStart: Int32Array<SharedArrayBuffer>;
-  readonly recordEnd: Int32Array<SharedArrayBuffer>;
-  readonly #chartStart: Int32Array<SharedArrayBuffer>;
-
-  constructor(capacity: number, order: OrderedRecords) {
-    this.out = new ByteWriter(capacity);
-    this.recordStart = new Int32Array(new SharedArrayBuffer(order.rows.length * 4));
-    this.recordEnd = new Int32Array(new SharedArrayBuffer(order.rows.length * 4));
-    this.#chartStart = new Int32Array(new SharedArrayBuffer((order.keys.length + 1) * 4));
-  }
-
-  beginChart(chart: number): void {
-    this.#chartStart[chart] = this.out.length;
-  }
-
-  finish(): Rendering {
-    this.#chartStart[this.#chartStart.length - 1] = this.out.length;
-    return {
-      bytes: shared(this.out),
-      chartStart: this.#chartStart,
-      recordStart: this.recordStart,
-      recordEnd: this.recordEnd,
-    };
-  }
 }

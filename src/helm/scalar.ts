@@ -35,6 +35,8 @@ const MINUS_INFINITE = new Set(['-.inf', '-.Inf', '-.INF']);
 const MAX_INT64 = 2n ** 63n - 1n;
 const MIN_INT64 = -(2n ** 63n);
 const MAX_UINT64 = 2n ** 64n - 1n;
+/** Of a number of 64 bits, in the base that needs the most. */
+const MOST_DIGITS = 64;
 
 /** `yamlStyleFloat` of go-yaml v2. */
 const YAML_FLOAT = /^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$/;
@@ -71,7 +73,7 @@ function resolveNumeric(text: string): Resolved {
   if (integer !== null) return int(text, integer);
   if (YAML_FLOAT.test(plain)) return float(text, plain);
   // go-yaml cuts `0b` off itself, so that a sign may follow it.
-  const binary = /^0b([-+])([01]+)$/.exec(plain);
+  const binary = /^0b([-+])0*([01]{1,64})$/.exec(plain);
   if (binary !== null) {
     const magnitude = BigInt(`0b${binary[2]!}`);
     const value = binary[1] === '-' ? -magnitude : magnitude;
@@ -86,11 +88,11 @@ function parseGoInteger(text: string): bigint | null {
     text,
   );
   if (match === null) return null;
-  const digits = match[2]!;
-  const magnitude =
-    digits.length > 1 && digits.startsWith('0') && /[0-7]/.test(digits[1]!)
-      ? BigInt(`0o${digits.slice(1)}`)
-      : BigInt(digits);
+  const [, base = '', zerosAndDigits = ''] = /^(0[xXoObB]|0(?=[0-7])|)(.*)$/.exec(match[2]!)!;
+  const digits = zerosAndDigits.replace(/^0+(?=.)/, '');
+  // A big integer is made in more than linear time; so many digits fit in no 64 bits anyway.
+  if (digits.length > MOST_DIGITS) return null;
+  const magnitude = BigInt(`${base === '0' ? '0o' : base}${digits}`);
   const value = match[1] === '-' ? -magnitude : magnitude;
   if (value >= MIN_INT64 && value <= MAX_INT64) return value;
   // ParseUint takes no sign.

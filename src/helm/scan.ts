@@ -1,6 +1,6 @@
 /**
- * The fast path: one pass over the bytes of an index that finds every record, checks every key and
- * every scalar of it, and writes its JSON on the way.
+ * The fast path: one pass over the bytes of an index that finds every record and checks every key and
+ * every scalar of it.
  *
  * A record is plain where each of its lines is of the block style that Helm itself writes and each
  * value is, without doubt, of the type that Helm expects. A plain record is carried as the bytes
@@ -10,12 +10,13 @@
  * The grammar of scalars follows the scanner of go-yaml v2 (`scannerc.go`), which is what Helm has.
  */
 
-import type { ByteWriter } from './byte-writer.ts';
-import { instantOf } from './created.ts';
+import { type Instant, instantOf } from './created.ts';
+import { ESCAPE_VALUE, HEX_VALUE } from './escapes.ts';
 import { DEPENDENCY_LOOKUP, type FieldLookup, MAINTAINER_LOOKUP, RECORD_LOOKUP } from './fields.ts';
 import type { Finding, RepairReason } from './model.ts';
-import { type RecordTable, ROW } from './record-table.ts';
+import { type RecordTable, ROW, SOURCE } from './record-table.ts';
 import { resolvePlain } from './scalar.ts';
+import { keepShape } from './shapes.ts';
 import { isVersion } from './version.ts';
 
 const TAB = 0x09;
@@ -28,37 +29,41 @@ const PLUS = 0x2b;
 const HYPHEN = 0x2d;
 const DOT = 0x2e;
 const SLASH = 0x2f;
+const ZERO = 0x30;
+const NINE = 0x39;
 const COLON = 0x3a;
+const UPPER_E = 0x45;
+const UPPER_T = 0x54;
+const UNDERSCORE = 0x5f;
+const LOWER_E = 0x65;
 const OPEN_BRACKET = 0x5b;
 const BACKSLASH = 0x5c;
 const CLOSE_BRACKET = 0x5d;
-const LOWER_N = 0x6e;
 const OPEN_BRACE = 0x7b;
 const PIPE = 0x7c;
 const CLOSE_BRACE = 0x7d;
 
-/** What a byte is inside a scalar. */
-const BYTE = { ordinary: 0, escaped: 1, special: 2, lead: 3, forbidden: 4 } as const;
-
 /**
- * `escaped`: ordinary to YAML, escaped in JSON. `special`: may end or change a scalar. `lead`: the
- * first byte of a character that may be a line break, a control or a non-character to YAML.
+ * What ends a run of ordinary bytes in each kind of scalar: 0 goes on, 1 is looked at. Everywhere these
+ * are line feeds, controls, and the lead bytes of characters that may be a line break, a control or a
+ * non-character to YAML.
  */
-const BYTE_CLASS = (() => {
+function stopsAt(bytes: string): Uint8Array {
   const table = new Uint8Array(256);
-  table.fill(BYTE.forbidden, 0, 0x20);
-  table[0x7f] = BYTE.forbidden;
-  table[TAB] = BYTE.special;
-  table[NEWLINE] = BYTE.special;
-  table[COLON] = BYTE.special;
-  table[HASH] = BYTE.special;
-  table[DOUBLE_QUOTE] = BYTE.escaped;
-  table[BACKSLASH] = BYTE.escaped;
-  table[0xc2] = BYTE.lead;
-  table[0xe2] = BYTE.lead;
-  table[0xef] = BYTE.lead;
+  table.fill(1, 0, SPACE);
+  for (const byte of [0x7f, 0xc2, 0xe2, 0xef, ...Buffer.from(bytes)]) table[byte] = 1;
   return table;
-})();
+}
+
+const PLAIN_STOP = stopsAt(':#');
+const SINGLE_QUOTED_STOP = stopsAt("'");
+const DOUBLE_QUOTED_STOP = stopsAt('"\\');
+const LITERAL_STOP = stopsAt('');
+const COMMENT_STOP = LITERAL_STOP;
+/** Of a word, see `#word`: what is not printable ASCII, and what is not text in every style. */
+const WORD_STOP = stopsAt(':#"\\').fill(1, 0x7f);
+/** In quotes a colon and a hash are text. */
+const QUOTED_WORD_STOP = stopsAt('\'"\\').fill(1, 0x7f);
 
 /** How a plain scalar may begin. */
 const START = { never: 0, string: 1, word: 2, numeric: 3 } as const;
@@ -88,13 +93,6 @@ const LONGEST_WORD = 5;
 const LONGEST_KEY = 512;
 /** How many annotation keys of one record are compared with each other before it is inspected. */
 const MOST_ANNOTATIONS = 64;
-
-const HEX = Buffer.from('0123456789abcdef');
-const NULL = Buffer.from('null');
-const EMPTY_LIST = Buffer.from('[]');
-const EMPTY_MAP = Buffer.from('{}');
-const TRUE = Buffer.from('true');
-const FALSE = Buffer.from('false');
 
 /** How each field of a record is read. */
 const KIND = {
@@ -162,6 +160,8 @@ export type ScanResult =
       /** The column of the dashes; all records of the member share it. */
       readonly dashColumn: number;
       readonly plainRecords: number;
+      /** The line breaks of the member. */
+      readonly lines: number;
     }
   | {
       /** The document is not a plain block index; it has to be read as a whole. */
@@ -186,8 +186,6 @@ class Scanner {
   readonly #bytes: Uint8Array;
   readonly #end: number;
   readonly #table: RecordTable;
-  readonly #json: ByteWriter;
-  readonly #facts: ByteWriter;
   readonly #events: ScanEvents;
   readonly #isCut: boolean;
 
@@ -196,6 +194,9 @@ class Scanner {
   #at = 0;
   /** -1 at the end of the document. */
   #indent = 0;
+
+  /** The line breaks before `#line`. */
+  #lines = 0;
 
   /** The span of the last word: see `#word`. */
   #wordStart = 0;
@@ -208,23 +209,37 @@ class Scanner {
   #keyColumn = -1;
   #plainRecords = 0;
 
-  #created: { seconds: number; nanos: number } | null = null;
+  #created: Instant | null = null;
   readonly #seenAnnotations = new Int32Array(MOST_ANNOTATIONS * 2);
 
   constructor(bytes: Uint8Array, table: RecordTable, events: ScanEvents, isCut: boolean) {
     this.#bytes = bytes;
     this.#end = bytes.length;
     this.#table = table;
-    this.#json = table.json;
-    this.#facts = table.facts;
     this.#events = events;
     this.#isCut = isCut;
+    keepShape(this);
   }
 
   // --- lines ---------------------------------------------------------------------------------
 
   /** Moves to the first line from `start` on that is neither blank nor a comment. */
   #moveTo(start: number): void {
+    const bytes = this.#bytes;
+    this.#lines++;
+    let at = start;
+    while (bytes[at] === SPACE) at++;
+    // By far the most lines: what is indented, and is no comment and not blank.
+    if (at > start && bytes[at]! > HASH) {
+      this.#line = start;
+      this.#at = at;
+      this.#indent = at - start;
+      return;
+    }
+    this.#moveOn(start);
+  }
+
+  #moveOn(start: number): void {
     const bytes = this.#bytes;
     const end = this.#end;
     let line = start;
@@ -242,6 +257,7 @@ class Scanner {
         return;
       }
       line = this.#lineEnd(at) + 1;
+      this.#lines++;
     }
     this.#line = end;
     this.#at = end;
@@ -251,6 +267,7 @@ class Scanner {
   #lineEnd(from: number): number {
     const bytes = this.#bytes;
     let at = from;
+    // The member ends with a line feed.
     while (at < this.#end && bytes[at] !== NEWLINE) at++;
     return at;
   }
@@ -261,10 +278,7 @@ class Scanner {
     for (let at = start; at < this.#end; at++) {
       const byte = bytes[at]!;
       if (byte === NEWLINE) return true;
-      const kind = BYTE_CLASS[byte];
-      if (kind === BYTE.forbidden || (kind === BYTE.lead && !isSafeCharacter(bytes, at))) {
-        return false;
-      }
+      if (COMMENT_STOP[byte] === 1 && byte !== TAB && !isSafeCharacter(bytes, at)) return false;
     }
     return true;
   }
@@ -288,6 +302,8 @@ class Scanner {
       if (bytes[3] !== NEWLINE) return notPlain('text after the document marker');
       start = 4;
     }
+    // No line break precedes the first line.
+    this.#lines = start === 0 ? -1 : 0;
     this.#moveTo(start);
     let hasApiVersion = false;
     let hasEntries = false;
@@ -322,11 +338,12 @@ class Scanner {
     }
     if (this.#hasOddComment) return notPlain('a comment that may hide something');
     if (!hasEntries && !hasApiVersion) return notPlain('neither entries nor apiVersion');
-    if (!hasApiVersion) this.#topLevelFinding('missing-api-version', 'no apiVersion', 0);
+    if (!hasApiVersion) this.#topLevelFinding('missing-api-version', 'no apiVersion', -1);
     return {
       kind: 'scanned',
       dashColumn: this.#dashColumn === -1 ? 2 : this.#dashColumn,
       plainRecords: this.#plainRecords,
+      lines: this.#lines + countLineFeeds(bytes, this.#line, bytes.length),
     };
   }
 
@@ -446,9 +463,9 @@ class Scanner {
   /** Reads the record at the current dash, or hands it over as odd. */
   #record(chart: number): void {
     const start = this.#line;
-    const jsonStart = this.#json.length;
-    const factsStart = this.#facts.length;
+    const lines = this.#lines;
     const rows = this.#table.count;
+    const urls = this.#table.urlCount;
     // What stands before the record was looked at by whoever moved here.
     const hadOddComment = this.#hasOddComment;
     this.#hasOddComment = false;
@@ -457,9 +474,9 @@ class Scanner {
       this.#hasOddComment = hadOddComment;
       return;
     }
-    this.#json.length = jsonStart;
-    this.#facts.length = factsStart;
     this.#table.count = rows;
+    this.#table.urlCount = urls;
+    this.#lines = lines;
     // Where a record that is not understood ends can only be told by indentation. A quote that
     // spans less indented lines would be cut; then the piece does not parse and the whole document
     // is read instead.
@@ -471,22 +488,20 @@ class Scanner {
 
   #plainRecord(chart: number): boolean {
     const bytes = this.#bytes;
+    const table = this.#table;
     const start = this.#line;
     const column = this.#dashColumn + 2;
-    const json = this.#json;
-    const facts = this.#facts;
-    const jsonStart = json.length;
-    const versionStart = facts.length;
+    const firstUrl = table.urlCount;
     let seen = 0;
     let urlsStart = -1;
     let urlsEnd = -1;
     let digestStart = 0;
     let digestEnd = 0;
-    let versionAt = 0;
+    let versionStart = 0;
     let versionEnd = 0;
+    let urlLines = 0;
+    const lines = this.#lines;
     this.#created = null;
-    // The URLs come last among the facts, wherever they stand in the record.
-    let urlsFrom = -1;
     this.#at += 2;
     do {
       const keyStart = this.#at;
@@ -495,28 +510,26 @@ class Scanner {
       const field = RECORD_LOOKUP.find(bytes, keyStart, keyEnd);
       if (field === -1 || (seen & (1 << field)) !== 0) return false;
       seen |= 1 << field;
-      const kind = RECORD_KINDS[field]!;
-      if (kind === KIND.urls) {
-        urlsStart = keyStart;
-        urlsFrom = keyEnd + 1;
-        if (!this.#skipUrls(keyEnd + 1, column)) return false;
-        urlsEnd = this.#line;
-        continue;
-      }
-      json.writeBytes(RECORD_LOOKUP.jsonKeys[field]!);
       const valueAt = keyEnd + 1;
-      switch (kind) {
+      switch (RECORD_KINDS[field]) {
         case KIND.text:
           if (!this.#text(valueAt, column)) return false;
           break;
         case KIND.texts:
           if (!this.#texts(valueAt, column)) return false;
           break;
+        case KIND.urls:
+          urlsStart = keyStart;
+          urlLines = this.#lines;
+          if (!this.#urls(valueAt, column)) return false;
+          urlsEnd = this.#line;
+          urlLines = this.#lines - urlLines;
+          break;
         case KIND.version:
           if (!this.#wordField(valueAt, column)) return false;
-          versionAt = this.#wordStart;
+          versionStart = this.#wordStart;
           versionEnd = this.#wordEnd;
-          if (!isVersion(bytes, versionAt, versionEnd)) return false;
+          if (!isVersion(bytes, versionStart, versionEnd)) return false;
           break;
         case KIND.digest:
           if (!this.#wordField(valueAt, column)) return false;
@@ -544,7 +557,6 @@ class Scanner {
         default:
           if (!this.#annotations(valueAt, column)) return false;
       }
-      json.writeByte(0x2c);
     } while (this.#indent === column && !this.#isDash(this.#at));
     if (this.#indent > this.#dashColumn) return false;
     if (
@@ -554,34 +566,23 @@ class Scanner {
     ) {
       return false;
     }
-    if (versionEnd === 0 || urlsFrom === -1 || (seen & NAME_BIT) === 0) return false;
-    facts.writeSpan(bytes, versionAt, versionEnd);
-    const factVersionEnd = facts.length;
-    facts.writeSpan(bytes, digestStart, digestEnd);
-    const factDigestEnd = facts.length;
-    const { rows } = this.#addRow(chart);
-    const base = (this.#table.count - 1) * ROW.width;
+    if (versionEnd === 0 || urlsStart === -1 || (seen & NAME_BIT) === 0) return false;
+    const base = table.addRow(this.#created);
+    const { rows } = table;
+    rows[base + ROW.chart] = chart;
+    rows[base + ROW.source] = SOURCE.member;
     rows[base + ROW.yamlStart] = start;
     rows[base + ROW.yamlEnd] = this.#line;
     rows[base + ROW.urlsStart] = urlsStart;
     rows[base + ROW.urlsEnd] = urlsEnd;
-    rows[base + ROW.jsonStart] = jsonStart;
-    // Without the comma after the last field.
-    rows[base + ROW.jsonEnd] = json.length - 1;
     rows[base + ROW.versionStart] = versionStart;
-    rows[base + ROW.versionEnd] = factVersionEnd;
-    rows[base + ROW.digestEnd] = factDigestEnd;
-    this.#writeUrls(urlsFrom);
-    rows[base + ROW.urlsFactEnd] = facts.length;
+    rows[base + ROW.versionEnd] = versionEnd;
+    rows[base + ROW.digestStart] = digestStart;
+    rows[base + ROW.digestEnd] = digestEnd;
+    rows[base + ROW.firstUrl] = firstUrl;
+    rows[base + ROW.urlCount] = table.urlCount - firstUrl;
+    rows[base + ROW.lines] = this.#lines - lines - urlLines;
     return true;
-  }
-
-  #addRow(chart: number): { rows: Int32Array } {
-    const base = this.#table.addRow(this.#created);
-    const { rows } = this.#table;
-    rows[base + ROW.chart] = chart;
-    rows[base + ROW.isCanonical] = 0;
-    return { rows };
   }
 
   /** A name that `Validate` accepts; a word is printable, so that nothing of it is removed. */
@@ -608,9 +609,14 @@ class Scanner {
     const start = this.#wordStart;
     const end = this.#wordEnd;
     if (end - start < 20) return false;
-    for (const [offset, byte] of CREATED_MARKS) {
-      if (bytes[start + offset] !== byte) return false;
+    if (
+      bytes[start + 4] !== HYPHEN ||
+      bytes[start + 7] !== HYPHEN ||
+      bytes[start + 10] !== UPPER_T
+    ) {
+      return false;
     }
+    if (bytes[start + 13] !== COLON || bytes[start + 16] !== COLON) return false;
     const year = this.#digits(start, 4);
     const month = this.#digits(start + 5, 2);
     const day = this.#digits(start + 8, 2);
@@ -665,18 +671,9 @@ class Scanner {
 
   // --- values ------------------------------------------------------------------------------
 
-  /** A word as a field: written to the JSON, too. */
+  /** A word as a field, on the line of its key. */
   #wordField(valueAt: number, column: number): boolean {
-    const bytes = this.#bytes;
-    if (bytes[valueAt] === NEWLINE) return false;
-    if (!this.#word(valueAt + 1, column)) return false;
-    const json = this.#json;
-    const count = this.#wordEnd - this.#wordStart;
-    json.reserve(count + 2);
-    json.bytes[json.length++] = DOUBLE_QUOTE;
-    json.writeSpan(bytes, this.#wordStart, this.#wordEnd);
-    json.writeByte(DOUBLE_QUOTE);
-    return true;
+    return this.#bytes[valueAt] !== NEWLINE && this.#word(valueAt + 1, column);
   }
 
   /**
@@ -688,46 +685,36 @@ class Scanner {
     let start = from;
     while (bytes[start] === SPACE) start++;
     const first = bytes[start]!;
-    let at = start;
     if (first === DOUBLE_QUOTE || first === SINGLE_QUOTE) {
       start++;
-      at++;
-      for (;;) {
-        const byte = bytes[at]!;
-        if (byte === first) break;
-        // The end of the member is a line feed, so that this loop ends there at the latest.
-        if (byte < SPACE || byte >= 0x7f || byte === BACKSLASH || byte === DOUBLE_QUOTE)
-          return false;
-        at++;
-      }
+      let at = start;
+      // The end of the member is a line feed, so that this loop ends there at the latest.
+      while (QUOTED_WORD_STOP[bytes[at]!] === 0) at++;
+      if (bytes[at] !== first) return false;
       this.#wordStart = start;
       this.#wordEnd = at;
-      at++;
-      while (bytes[at] === SPACE) at++;
-      if (bytes[at] !== NEWLINE) return false;
-      this.#moveTo(at + 1);
-      return true;
+      return this.#endOfQuoted(at + 1);
     }
     const startClass = START_CLASS[first]!;
     if (startClass === START.never) return false;
-    let lastText = at;
+    let at = start;
     for (;;) {
+      while (WORD_STOP[bytes[at]!] === 0) at++;
       const byte = bytes[at]!;
       if (byte === NEWLINE) break;
-      if (byte < SPACE || byte >= 0x7f || byte === DOUBLE_QUOTE || byte === BACKSLASH) return false;
       if (byte === COLON) {
         const next = bytes[at + 1];
         if (next === SPACE || next === NEWLINE) return false;
-      } else if (byte === HASH && bytes[at - 1] === SPACE) {
+      } else if (byte !== HASH || bytes[at - 1] === SPACE) {
         return false;
       }
-      if (byte !== SPACE) lastText = at;
       at++;
     }
+    let end = at;
+    while (bytes[end - 1] === SPACE) end--;
     this.#wordStart = start;
-    this.#wordEnd = lastText + 1;
-    if (startClass !== START.string && !this.#isString(start, lastText + 1, startClass))
-      return false;
+    this.#wordEnd = end;
+    if (startClass !== START.string && !this.#isString(start, end, startClass)) return false;
     this.#moveTo(at + 1);
     // A deeper line would continue the scalar.
     return this.#indent <= column;
@@ -740,19 +727,21 @@ class Scanner {
       if (end - start > LONGEST_WORD) return true;
       return resolvePlain(latin1(bytes, start, end)).kind === 'string';
     }
-    // Two dots, or a byte that no number has, make a string; the rest is asked. After a leading dot or
-    // sign there may be the words for infinity and no number.
+    // After a leading dot or sign there may be the words for infinity, and no number at all.
     const first = bytes[start];
     if (first === DOT || first === PLUS) {
       return resolvePlain(latin1(bytes, start, end)).kind === 'string';
     }
+    // Two dots make a string, and so does a letter that is in no number: but for the `e` of an exponent
+    // there are letters in a number with a prefix only, such as `0x`. Most digests end here soon.
+    const isPrefixed = first === ZERO && bytes[start + 1]! > NINE;
     let dots = 0;
     for (let at = start; at < end; at++) {
       const byte = bytes[at]!;
       if (byte === DOT) {
         if (++dots === 2) return true;
-      } else if (byte > 0x66 && byte !== 0x78 && byte !== 0x6f && byte !== 0x5f) {
-        return true;
+      } else if (byte > NINE && !isPrefixed && byte !== LOWER_E && byte !== UPPER_E) {
+        if (byte !== UNDERSCORE) return true;
       }
     }
     return resolvePlain(latin1(bytes, start, end)).kind === 'string';
@@ -765,20 +754,17 @@ class Scanner {
     const end = this.#lineEnd(start);
     const word = latin1(bytes, start, end);
     if (word !== 'true' && word !== 'false') return false;
-    this.#json.writeBytes(word === 'true' ? TRUE : FALSE);
     this.#moveTo(end + 1);
     return this.#indent <= column;
   }
 
-  /** Any string, or nothing at all; written to the JSON. */
+  /** Any string, or nothing at all. */
   #text(valueAt: number, column: number): boolean {
     const bytes = this.#bytes;
     let at = valueAt;
     while (bytes[at] === SPACE) at++;
-    const first = bytes[at]!;
-    switch (first) {
+    switch (bytes[at]) {
       case NEWLINE:
-        this.#json.writeBytes(NULL);
         this.#moveTo(at + 1);
         return this.#indent <= column && !this.#isDashAt(column);
       case DOUBLE_QUOTE:
@@ -794,99 +780,79 @@ class Scanner {
 
   /** A plain scalar, on one or more lines. */
   #plain(start: number, column: number): boolean {
-    const bytes = this.#bytes;
-    const startClass = START_CLASS[bytes[start]!]!;
+    const startClass = START_CLASS[this.#bytes[start]!]!;
     if (startClass === START.never) return false;
-    const json = this.#json;
+    const lineEnd = this.#plainLine(start);
+    if (lineEnd === -1) return false;
+    const lines = this.#lines;
+    this.#moveTo(lineEnd + 1);
+    if (this.#indent > column) {
+      this.#lines = lines;
+      return this.#plainLines(lineEnd + 1, column);
+    }
+    if (startClass === START.string) return true;
+    let end = lineEnd;
+    while (this.#bytes[end - 1] === SPACE) end--;
+    return this.#isString(start, end, startClass);
+  }
+
+  /** One line of a plain scalar; returns where the line ends, or -1. */
+  #plainLine(start: number): number {
+    const bytes = this.#bytes;
     let at = start;
-    let isMultiline = false;
-    let lastText = start;
-    json.writeByte(DOUBLE_QUOTE);
     for (;;) {
-      // One line. What JSON escapes takes two bytes at most.
-      const lineEnd = this.#lineEnd(at);
-      json.reserve((lineEnd - at) * 2 + 64);
-      const out = json.bytes;
-      let to = json.length;
-      let textEnd = to;
-      for (; at < lineEnd; at++) {
-        const byte = bytes[at]!;
-        switch (BYTE_CLASS[byte]) {
-          case BYTE.ordinary:
-            out[to++] = byte;
-            if (byte === SPACE) continue;
-            break;
-          case BYTE.escaped:
-            out[to++] = BACKSLASH;
-            out[to++] = byte;
-            break;
-          case BYTE.lead:
-            if (!isSafeCharacter(bytes, at)) return false;
-            out[to++] = byte;
-            break;
-          case BYTE.special:
-            if (byte === COLON) {
-              const next = bytes[at + 1];
-              if (next === SPACE || next === NEWLINE || next === TAB) return false;
-            } else if (byte === TAB || bytes[at - 1] === SPACE) {
-              return false;
-            }
-            out[to++] = byte;
-            break;
-          default:
-            return false;
-        }
-        textEnd = to;
-        lastText = at;
+      while (PLAIN_STOP[bytes[at]!] === 0) at++;
+      const byte = bytes[at]!;
+      if (byte === NEWLINE) return at;
+      if (byte === COLON) {
+        const next = bytes[at + 1];
+        if (next === SPACE || next === NEWLINE || next === TAB) return -1;
+      } else if (byte === HASH) {
+        if (bytes[at - 1] === SPACE) return -1;
+      } else if (!isSafeCharacter(bytes, at)) {
+        return -1;
       }
-      json.length = textEnd;
-      // Lines that follow and are deeper continue the scalar.
-      let line = lineEnd + 1;
-      let blankLines = 0;
-      let next = line;
-      for (;;) {
-        next = line;
-        while (bytes[next] === SPACE) next++;
-        if (bytes[next] !== NEWLINE) break;
-        blankLines++;
-        line = next + 1;
+      at++;
+    }
+  }
+
+  /**
+   * The lines that continue a plain scalar, which are deeper. Text over several lines holds a blank, and
+   * nothing with a blank is a number or a boolean.
+   */
+  #plainLines(from: number, column: number): boolean {
+    const bytes = this.#bytes;
+    let line = from;
+    for (;;) {
+      let at = line;
+      while (bytes[at] === SPACE) at++;
+      if (bytes[at] === NEWLINE) {
+        this.#lines++;
+        line = at + 1;
+        continue;
       }
-      if (next >= this.#end || next - line <= column) {
+      if (at >= this.#end || at - line <= column) {
         // Comments and blank lines are passed over by the general rule.
         this.#moveTo(line);
-        if (this.#indent > column) return false;
-        break;
+        return this.#indent <= column;
       }
-      if (bytes[next] === HASH || bytes[next] === TAB) return false;
-      isMultiline = true;
-      json.reserve(blankLines * 2 + 1);
-      if (blankLines === 0) json.bytes[json.length++] = SPACE;
-      for (; blankLines > 0; blankLines--) {
-        json.bytes[json.length++] = BACKSLASH;
-        json.bytes[json.length++] = LOWER_N;
-      }
-      at = next;
+      if (bytes[at] === HASH || bytes[at] === TAB) return false;
+      const lineEnd = this.#plainLine(at);
+      if (lineEnd === -1) return false;
+      this.#lines++;
+      line = lineEnd + 1;
     }
-    json.writeByte(DOUBLE_QUOTE);
-    // Text over several lines holds a blank, and nothing with a blank is a number or a boolean.
-    if (isMultiline || startClass === START.string) return true;
-    return this.#isString(start, lastText + 1, startClass);
   }
 
   /** A literal block scalar, `|` or `|-`. */
   #literal(headerAt: number, column: number): boolean {
     const bytes = this.#bytes;
     let at = headerAt;
-    const isStripped = bytes[at] === HYPHEN;
-    if (isStripped) at++;
+    if (bytes[at] === HYPHEN) at++;
     while (bytes[at] === SPACE) at++;
     if (bytes[at] !== NEWLINE) return false;
-    const json = this.#json;
-    json.writeByte(DOUBLE_QUOTE);
     let indent = -1;
-    let blankLines = 0;
     let widestBlank = 0;
-    let hasText = false;
     let line = at + 1;
     while (line < this.#end) {
       at = line;
@@ -895,7 +861,7 @@ class Scanner {
       const byte = bytes[at]!;
       if (byte === NEWLINE) {
         if (indent === -1 && at - line > widestBlank) widestBlank = at - line;
-        blankLines++;
+        this.#lines++;
         line = at + 1;
         continue;
       }
@@ -908,48 +874,17 @@ class Scanner {
         if (byte === TAB) return false;
         break;
       }
-      const lineEnd = this.#lineEnd(at);
-      json.reserve((blankLines + 1) * 2 + (lineEnd - at) * 2 + 64);
-      const out = json.bytes;
-      let to = json.length;
-      for (let breaks = blankLines + (hasText ? 1 : 0); breaks > 0; breaks--) {
-        out[to++] = BACKSLASH;
-        out[to++] = LOWER_N;
+      for (;;) {
+        while (LITERAL_STOP[bytes[at]!] === 0) at++;
+        if (bytes[at] === NEWLINE) break;
+        if (bytes[at] !== TAB && !isSafeCharacter(bytes, at)) return false;
+        at++;
       }
-      blankLines = 0;
-      hasText = true;
-      for (; at < lineEnd; at++) {
-        const value = bytes[at]!;
-        const kind = BYTE_CLASS[value]!;
-        if (kind === BYTE.ordinary) {
-          out[to++] = value;
-        } else if (kind === BYTE.escaped) {
-          out[to++] = BACKSLASH;
-          out[to++] = value;
-        } else if (kind === BYTE.special) {
-          if (value === TAB) {
-            out[to++] = BACKSLASH;
-            out[to++] = 0x74;
-          } else {
-            out[to++] = value;
-          }
-        } else if (kind === BYTE.lead && isSafeCharacter(bytes, at)) {
-          out[to++] = value;
-        } else {
-          return false;
-        }
-      }
-      json.length = to;
-      line = lineEnd + 1;
+      this.#lines++;
+      line = at + 1;
     }
     // Whether the text ends with a line break is not known where the member's last one was added.
     if (this.#isCut && line >= this.#end) return false;
-    json.reserve(3);
-    if (hasText && !isStripped) {
-      json.bytes[json.length++] = BACKSLASH;
-      json.bytes[json.length++] = LOWER_N;
-    }
-    json.bytes[json.length++] = DOUBLE_QUOTE;
     this.#moveTo(line);
     return this.#indent <= column;
   }
@@ -960,129 +895,77 @@ class Scanner {
     let position = at;
     while (bytes[position] === SPACE) position++;
     if (bytes[position] !== NEWLINE) return false;
-    this.#json.writeByte(DOUBLE_QUOTE);
     this.#moveTo(position + 1);
     return true;
   }
 
   /**
-   * Folds the line break of a quoted scalar at `at`: one break is a space, more are one fewer line
-   * feeds. Where the break itself is escaped, it is nothing. Returns where the text goes on, or -1.
+   * Passes the line break of a quoted scalar at `at`, and the blanks and blank lines after it. Returns
+   * where the text goes on, or -1.
    */
-  #foldBreak(at: number, isEscaped: boolean): number {
+  #passBreak(at: number): number {
     const bytes = this.#bytes;
-    const json = this.#json;
     let position = at + 1;
-    let breaks = 0;
     for (;;) {
-      const line = position;
-      if (this.#isDocumentMarker(line)) return -1;
+      this.#lines++;
+      if (this.#isDocumentMarker(position)) return -1;
       while (bytes[position] === SPACE || bytes[position] === TAB) position++;
       if (position >= this.#end) return -1;
-      if (bytes[position] !== NEWLINE) break;
-      breaks++;
+      if (bytes[position] !== NEWLINE) return position;
       position++;
     }
-    json.reserve(breaks * 2 + 1);
-    if (breaks === 0 && !isEscaped) json.bytes[json.length++] = SPACE;
-    for (; breaks > 0; breaks--) {
-      json.bytes[json.length++] = BACKSLASH;
-      json.bytes[json.length++] = LOWER_N;
-    }
-    return position;
   }
 
   #singleQuoted(start: number): boolean {
     const bytes = this.#bytes;
-    const json = this.#json;
-    json.writeByte(DOUBLE_QUOTE);
     let at = start;
-    // Blanks before a line break are no text.
-    let textEnd = json.length;
     for (;;) {
-      json.reserve(16);
+      while (SINGLE_QUOTED_STOP[bytes[at]!] === 0) at++;
       const byte = bytes[at];
-      if (byte === undefined) return false;
       if (byte === SINGLE_QUOTE) {
         if (bytes[at + 1] !== SINGLE_QUOTE) return this.#endOfQuoted(at + 1);
-        json.bytes[json.length++] = SINGLE_QUOTE;
         at += 2;
       } else if (byte === NEWLINE) {
-        json.length = textEnd;
-        at = this.#foldBreak(at, false);
+        at = this.#passBreak(at);
         if (at === -1) return false;
       } else {
-        if (!this.#quotedByte(byte, at)) return false;
+        if (byte !== TAB && !isSafeCharacter(bytes, at)) return false;
         at++;
-        if (byte === SPACE || byte === TAB) continue;
       }
-      textEnd = json.length;
     }
-  }
-
-  /** Writes one byte of a quoted scalar that means itself. */
-  #quotedByte(byte: number, at: number): boolean {
-    const json = this.#json;
-    const kind = BYTE_CLASS[byte]!;
-    if (kind === BYTE.forbidden) return false;
-    if (kind === BYTE.lead && !isSafeCharacter(this.#bytes, at)) return false;
-    if (byte === TAB) {
-      json.bytes[json.length++] = BACKSLASH;
-      json.bytes[json.length++] = 0x74;
-      return true;
-    }
-    if (kind === BYTE.escaped) json.bytes[json.length++] = BACKSLASH;
-    json.bytes[json.length++] = byte;
-    return true;
   }
 
   #doubleQuoted(start: number): boolean {
     const bytes = this.#bytes;
-    const json = this.#json;
-    json.writeByte(DOUBLE_QUOTE);
     let at = start;
-    let textEnd = json.length;
     for (;;) {
-      json.reserve(16);
+      while (DOUBLE_QUOTED_STOP[bytes[at]!] === 0) at++;
       const byte = bytes[at];
-      if (byte === undefined) return false;
       if (byte === DOUBLE_QUOTE) return this.#endOfQuoted(at + 1);
       if (byte === BACKSLASH) {
-        if (bytes[at + 1] === NEWLINE) {
-          at = this.#foldBreak(at + 1, true);
-        } else {
-          at = this.#escape(at + 1);
-        }
+        at = bytes[at + 1] === NEWLINE ? this.#passBreak(at + 1) : this.#escape(at + 1);
         if (at === -1) return false;
       } else if (byte === NEWLINE) {
-        json.length = textEnd;
-        at = this.#foldBreak(at, false);
+        at = this.#passBreak(at);
         if (at === -1) return false;
       } else {
-        if (!this.#quotedByte(byte, at)) return false;
+        if (byte !== TAB && !isSafeCharacter(bytes, at)) return false;
         at++;
-        if (byte === SPACE || byte === TAB) continue;
       }
-      textEnd = json.length;
     }
   }
 
-  /** Translates the escape sequence whose letter is at `at`; returns where it ends, or -1. */
+  /** Passes the escape sequence whose letter is at `at`; returns where it ends, or -1. */
   #escape(at: number): number {
-    const letter = this.#bytes[at]!;
-    switch (letter) {
+    switch (this.#bytes[at]) {
       case 0x78: // x
         return this.#codePoint(at + 1, 2);
       case 0x75: // u
         return this.#codePoint(at + 1, 4);
       case 0x55: // U
         return this.#codePoint(at + 1, 8);
-      default: {
-        const codePoint = ESCAPES[letter]!;
-        if (codePoint === -1) return -1;
-        this.#writeCodePoint(codePoint);
-        return at + 1;
-      }
+      default:
+        return ESCAPE_VALUE[this.#bytes[at]!]! === -1 ? -1 : at + 1;
     }
   }
 
@@ -1093,147 +976,75 @@ class Scanner {
       if (digit === -1) return -1;
       value = value * 16 + digit;
     }
-    if (value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff)) return -1;
-    this.#writeCodePoint(value);
-    return start + count;
-  }
-
-  /** A character in JSON: as UTF-8, or escaped where JSON or a line-based reader wants that. */
-  #writeCodePoint(value: number): void {
-    const json = this.#json;
-    const out = json.bytes;
-    if (value === DOUBLE_QUOTE || value === BACKSLASH) {
-      out[json.length++] = BACKSLASH;
-      out[json.length++] = value;
-    } else if (value === NEWLINE) {
-      out[json.length++] = BACKSLASH;
-      out[json.length++] = LOWER_N;
-    } else if (value < SPACE || value === 0x7f) {
-      out[json.length++] = BACKSLASH;
-      out[json.length++] = 0x75;
-      out[json.length++] = 0x30;
-      out[json.length++] = 0x30;
-      out[json.length++] = HEX[value >> 4]!;
-      out[json.length++] = HEX[value & 15]!;
-    } else if (value < 0x80) {
-      out[json.length++] = value;
-    } else if (value < 0x800) {
-      out[json.length++] = 0xc0 | (value >> 6);
-      out[json.length++] = 0x80 | (value & 0x3f);
-    } else if (value < 0x10000) {
-      out[json.length++] = 0xe0 | (value >> 12);
-      out[json.length++] = 0x80 | ((value >> 6) & 0x3f);
-      out[json.length++] = 0x80 | (value & 0x3f);
-    } else {
-      out[json.length++] = 0xf0 | (value >> 18);
-      out[json.length++] = 0x80 | ((value >> 12) & 0x3f);
-      out[json.length++] = 0x80 | ((value >> 6) & 0x3f);
-      out[json.length++] = 0x80 | (value & 0x3f);
-    }
+    return value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff) ? -1 : start + count;
   }
 
   // --- lists and maps ------------------------------------------------------------------------
 
   /**
-   * The value of a field that holds a collection: returns 1 where its items follow on the lines
-   * below, 0 where it is empty and written, -1 where it is not plain.
+   * The value of a field that holds a collection, which is empty where it is `brackets`: returns 1 where
+   * its items follow on the lines below, 0 where there are none, -1 where it is not plain.
    */
-  #collection(valueAt: number, column: number, empty: Uint8Array): number {
+  #collection(valueAt: number, column: number, brackets: readonly [number, number]): number {
     const bytes = this.#bytes;
     let at = valueAt;
     while (bytes[at] === SPACE) at++;
-    const first = bytes[at]!;
-    if (first === NEWLINE) {
+    if (bytes[at] === NEWLINE) {
       this.#moveTo(at + 1);
-      if (this.#indent > column || this.#isDashAt(column)) return 1;
-      this.#json.writeBytes(NULL);
-      return 0;
+      return this.#indent > column || this.#isDashAt(column) ? 1 : 0;
     }
-    const last = empty === EMPTY_MAP ? CLOSE_BRACE : CLOSE_BRACKET;
-    if (first !== (empty === EMPTY_MAP ? OPEN_BRACE : OPEN_BRACKET) || bytes[at + 1] !== last) {
-      return -1;
-    }
+    if (bytes[at] !== brackets[0] || bytes[at + 1] !== brackets[1]) return -1;
     at += 2;
     while (bytes[at] === SPACE) at++;
     if (bytes[at] !== NEWLINE) return -1;
-    this.#json.writeBytes(empty);
     this.#moveTo(at + 1);
     return this.#indent > column || this.#isDashAt(column) ? -1 : 0;
   }
 
   /** A list of strings. */
   #texts(valueAt: number, column: number): boolean {
-    const shape = this.#collection(valueAt, column, EMPTY_LIST);
+    const shape = this.#collection(valueAt, column, LIST_BRACKETS);
     if (shape !== 1) return shape === 0;
-    const json = this.#json;
     const dash = this.#indent;
     if (!this.#isDash(this.#at)) return false;
-    json.writeByte(OPEN_BRACKET);
     do {
-      const at = this.#at + 2;
-      if (this.#bytes[at] === NEWLINE || !this.#text(at, dash)) return false;
+      let at = this.#at + 2;
+      while (this.#bytes[at] === SPACE) at++;
       // An empty item is Helm's zero value, not nothing.
-      json.writeByte(0x2c);
+      if (this.#bytes[at] === NEWLINE || !this.#text(at, dash)) return false;
     } while (this.#isDashAt(dash));
-    json.bytes[json.length - 1] = CLOSE_BRACKET;
     return this.#indent <= column;
   }
 
-  /** Passes over the URLs, checking them; they are written once the other facts are. */
-  #skipUrls(valueAt: number, column: number): boolean {
-    const bytes = this.#bytes;
-    if (bytes[valueAt] !== NEWLINE) return false;
+  /** The URLs, at least one; each is noted in the table. */
+  #urls(valueAt: number, column: number): boolean {
+    if (this.#bytes[valueAt] !== NEWLINE) return false;
     this.#moveTo(valueAt + 1);
     const dash = this.#indent;
     if (dash < column || !this.#isDash(this.#at)) return false;
     do {
       if (!this.#word(this.#at + 2, dash) || this.#wordStart === this.#wordEnd) return false;
+      this.#table.addUrl(this.#wordStart, this.#wordEnd);
     } while (this.#isDashAt(dash));
     return this.#indent <= column;
   }
 
-  /** Writes the URLs, which `#skipUrls` has checked, and stays where the scan is. */
-  #writeUrls(valueAt: number): void {
-    const line = this.#line;
-    const at = this.#at;
-    const indent = this.#indent;
-    const facts = this.#facts;
-    this.#moveTo(valueAt + 1);
-    const dash = this.#indent;
-    let isFirst = true;
-    do {
-      this.#word(this.#at + 2, dash);
-      if (!isFirst) facts.writeByte(0);
-      isFirst = false;
-      facts.writeSpan(this.#bytes, this.#wordStart, this.#wordEnd);
-    } while (this.#isDashAt(dash));
-    this.#line = line;
-    this.#at = at;
-    this.#indent = indent;
-  }
-
   /** A list of maintainers or dependencies. */
   #structs(valueAt: number, column: number, lookup: FieldLookup): boolean {
-    const shape = this.#collection(valueAt, column, EMPTY_LIST);
+    const shape = this.#collection(valueAt, column, LIST_BRACKETS);
     if (shape !== 1) return shape === 0;
-    const json = this.#json;
     const dash = this.#indent;
     if (!this.#isDash(this.#at)) return false;
-    json.writeByte(OPEN_BRACKET);
     do {
       if (!this.#struct(dash + 2, lookup)) return false;
-      json.writeByte(0x2c);
     } while (this.#isDashAt(dash));
-    json.bytes[json.length - 1] = CLOSE_BRACKET;
     return this.#indent <= column;
   }
 
   #struct(column: number, lookup: FieldLookup): boolean {
     const bytes = this.#bytes;
-    const json = this.#json;
     let seen = 0;
     this.#at += 2;
-    json.writeByte(OPEN_BRACE);
     do {
       const keyStart = this.#at;
       const keyEnd = this.#keyEnd(keyStart);
@@ -1241,15 +1052,12 @@ class Scanner {
       const field = lookup.find(bytes, keyStart, keyEnd);
       if (field === -1 || (seen & (1 << field)) !== 0) return false;
       seen |= 1 << field;
-      json.writeBytes(lookup.jsonKeys[field]!);
       if (lookup === DEPENDENCY_LOOKUP) {
         if (!this.#dependencyField(field, keyEnd + 1, column)) return false;
       } else if (!this.#text(keyEnd + 1, column)) {
         return false;
       }
-      json.writeByte(0x2c);
     } while (this.#indent === column && !this.#isDash(this.#at));
-    json.bytes[json.length - 1] = CLOSE_BRACE;
     return this.#indent < column;
   }
 
@@ -1275,32 +1083,23 @@ class Scanner {
 
   /** A map of strings to strings. */
   #annotations(valueAt: number, column: number): boolean {
-    const shape = this.#collection(valueAt, column, EMPTY_MAP);
+    const shape = this.#collection(valueAt, column, MAP_BRACKETS);
     if (shape !== 1) return shape === 0;
-    const bytes = this.#bytes;
-    const json = this.#json;
     const keyColumn = this.#indent;
     if (keyColumn <= column) return false;
     let count = 0;
-    json.writeByte(OPEN_BRACE);
     do {
       const keyStart = this.#at;
       const keyEnd = this.#keyEnd(keyStart);
       if (keyEnd === -1 || !this.#isNewAnnotation(keyStart, keyEnd, count)) return false;
       count++;
-      const startClass = START_CLASS[bytes[keyStart]!]!;
+      const startClass = START_CLASS[this.#bytes[keyStart]!]!;
       if (startClass === START.never) return false;
-      if (startClass !== START.string && !this.#isString(keyStart, keyEnd, startClass))
+      if (startClass !== START.string && !this.#isString(keyStart, keyEnd, startClass)) {
         return false;
-      json.reserve(keyEnd - keyStart + 3);
-      json.bytes[json.length++] = DOUBLE_QUOTE;
-      json.writeSpan(bytes, keyStart, keyEnd);
-      json.writeByte(DOUBLE_QUOTE);
-      json.writeByte(COLON);
+      }
       if (!this.#text(keyEnd + 1, keyColumn)) return false;
-      json.writeByte(0x2c);
     } while (this.#indent === keyColumn);
-    json.bytes[json.length - 1] = CLOSE_BRACE;
     return this.#indent <= column;
   }
 
@@ -1322,6 +1121,8 @@ class Scanner {
   }
 }
 
+const LIST_BRACKETS = [OPEN_BRACKET, CLOSE_BRACKET] as const;
+const MAP_BRACKETS = [OPEN_BRACE, CLOSE_BRACE] as const;
 const NAME_BIT = 1 << RECORD_LOOKUP.names.indexOf('name');
 const DEPENDENCY_TAGS = DEPENDENCY_LOOKUP.names.indexOf('tags');
 const DEPENDENCY_IMPORT_VALUES = DEPENDENCY_LOOKUP.names.indexOf('import-values');
@@ -1332,56 +1133,10 @@ const TOP_LEVEL_KEYS_FOLDED = new Set([...TOP_LEVEL_KEYS].map((key) => key.toLow
 /** U+2028 and U+2029, seen as bytes. */
 const SEPARATOR = /\xe2\x80[\xa8\xa9]/;
 
-/** Where the marks of an RFC 3339 time stand. */
-const CREATED_MARKS: readonly (readonly [number, number])[] = [
-  [4, HYPHEN],
-  [7, HYPHEN],
-  [10, 0x54],
-  [13, COLON],
-  [16, COLON],
-];
-
-const HEX_VALUE = (() => {
-  const table = new Int8Array(256).fill(-1);
-  for (let value = 0; value < 16; value++) {
-    const digit = value.toString(16);
-    table[digit.charCodeAt(0)] = value;
-    table[digit.toUpperCase().charCodeAt(0)] = value;
-  }
-  return table;
-})();
-
-/** The escapes of one letter that go-yaml v2 knows; it has no `\/`. */
-const ESCAPES = (() => {
-  const table = new Int32Array(256).fill(-1);
-  const known: readonly (readonly [string, number])[] = [
-    ['0', 0x00],
-    ['a', 0x07],
-    ['b', 0x08],
-    ['t', 0x09],
-    ['\t', 0x09],
-    ['n', 0x0a],
-    ['v', 0x0b],
-    ['f', 0x0c],
-    ['r', 0x0d],
-    ['e', 0x1b],
-    [' ', 0x20],
-    ['"', 0x22],
-    ["'", 0x27],
-    ['\\', 0x5c],
-    ['N', 0x85],
-    ['_', 0xa0],
-    ['L', 0x2028],
-    ['P', 0x2029],
-  ];
-  for (const [letter, value] of known) table[letter.charCodeAt(0)] = value;
-  return table;
-})();
-
 /**
- * Whether the character at a lead byte is one that YAML takes as text and nothing else: not NEL or
- * another C1 control (C2 80–9F), not a line or paragraph separator (E2 80 A8, A9), not the BOM or a
- * non-character (EF BB BF, EF BF BE, EF BF BF).
+ * Whether the byte of a stop table at `at`, if it is no mark of YAML's, begins a character that YAML
+ * takes as text and nothing else: not a control, not NEL or another C1 control (C2 80–9F), not a line
+ * or paragraph separator (E2 80 A8, A9), not the BOM or a non-character (EF BB BF, EF BF BE, EF BF BF).
  */
 function isSafeCharacter(bytes: Uint8Array, at: number): boolean {
   const lead = bytes[at];
@@ -1389,8 +1144,16 @@ function isSafeCharacter(bytes: Uint8Array, at: number): boolean {
   const third = bytes[at + 2]!;
   if (lead === 0xc2) return second >= 0xa0;
   if (lead === 0xe2) return second !== 0x80 || (third !== 0xa8 && third !== 0xa9);
+  if (lead !== 0xef) return false;
   if (second === 0xbb) return third !== 0xbf;
   return second !== 0xbf || third < 0xbe;
+}
+
+/** Of what a document that ends early leaves unread. */
+function countLineFeeds(bytes: Uint8Array, start: number, end: number): number {
+  let count = 0;
+  for (let at = start; at < end; at++) if (bytes[at] === NEWLINE) count++;
+  return count;
 }
 
 function notPlain(why: string): ScanResult {

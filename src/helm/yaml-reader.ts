@@ -25,6 +25,17 @@ import { type Mending, MOST_MENDINGS, type Token, YamlTokens } from './yaml-toke
 const MAX_ALIASED_COST = 400_000;
 const CHARACTERS_PER_COST = 100;
 
+/** What aliases may still add to one document, in however many pieces it is read. */
+export class AliasBudget {
+  #left = MAX_ALIASED_COST;
+
+  /** @throws AppError `index-refused` with reason `too-complex` where that is more than is left. */
+  spend(cost: number): void {
+    this.#left -= cost;
+    if (this.#left < 0) throw refusal('too-complex', 'aliases expand to too much');
+  }
+}
+
 /** What a reading of YAML gives. */
 export interface YamlReading {
   /** The first document; null where there is none. Helm reads no other. */
@@ -38,12 +49,13 @@ export interface YamlReading {
  * Reads the first document of a YAML text. Offsets in it are positions in `bytes`.
  *
  * @param bytes UTF-8 without a byte order mark.
+ * @param aliases shared by all pieces that are read of one document.
  * @throws AppError `index-refused`: `unparsable`, or `too-complex` for a document that nests too
  * deeply or explodes.
  */
-export function readYaml(bytes: Buffer): YamlReading {
+export function readYaml(bytes: Buffer, aliases = new AliasBudget()): YamlReading {
   const mendings: Mending[] = [];
-  const reader = new YamlReader(removeForbidden(bytes, mendings));
+  const reader = new YamlReader(removeForbidden(bytes, mendings), aliases);
   const value = reader.readDocument();
   for (const mending of reader.mendings) mendings.push(mending);
   return { value, isWhole: reader.isAtEnd(), mendings };
@@ -89,10 +101,11 @@ class YamlReader {
     ['!!', 'tag:yaml.org,2002:'],
   ]);
   #cost = 0;
-  #aliasedCost = 0;
+  readonly #aliases: AliasBudget;
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, aliases: AliasBudget) {
     this.#tokens = new YamlTokens(bytes);
+    this.#aliases = aliases;
     this.mendings = this.#tokens.mendings;
   }
 
@@ -176,10 +189,7 @@ class YamlReader {
       throw unparsable(`the anchor "${name}" ${problem}`, offset);
     }
     this.#cost += anchored.cost;
-    this.#aliasedCost += anchored.cost;
-    if (this.#aliasedCost > MAX_ALIASED_COST) {
-      throw refusal('too-complex', 'aliases expand to too much');
-    }
+    this.#aliases.spend(anchored.cost);
     return anchored.value;
   }
 

@@ -113,6 +113,8 @@ export class YamlTokens {
   #flowLevel = 0;
   #isKeyAllowed = true;
   readonly #keys: SimpleKey[] = [createKey()];
+  /** The same keys by the number of their token; asked for each token, however deep it is nested. */
+  readonly #keyOfToken = new Map<number, SimpleKey>();
 
   constructor(bytes: Buffer) {
     this.#bytes = bytes;
@@ -205,13 +207,8 @@ export class YamlTokens {
 
   /** Whether the token of that number, the next to be taken, may still become a key. */
   #mayBeKey(token: number): boolean {
-    // The deeper the key, the later its token.
-    for (let depth = this.#keys.length - 1; depth >= 0; depth--) {
-      const key = this.#keys[depth]!;
-      if (key.token === token && key.isPossible) return this.#isStillPossible(key);
-      if (key.token !== NO_TOKEN && key.token < token) return false;
-    }
-    return false;
+    const key = this.#keyOfToken.get(token);
+    return key !== undefined && this.#isStillPossible(key);
   }
 
   #isStillPossible(key: SimpleKey): boolean {
@@ -233,7 +230,9 @@ export class YamlTokens {
     const key = this.#keys[this.#keys.length - 1]!;
     key.isPossible = true;
     key.isRequired = this.#flowLevel === 0 && this.#indent === column;
+    this.#keyOfToken.delete(key.token);
     key.token = this.#taken + this.#queue.length;
+    this.#keyOfToken.set(key.token, key);
     key.offset = this.#at;
     key.line = this.#line;
     key.column = column;
@@ -319,7 +318,7 @@ export class YamlTokens {
         this.#removeKey();
         if (isFlow) {
           this.#flowLevel--;
-          this.#keys.pop();
+          this.#keyOfToken.delete(this.#keys.pop()!.token);
         }
         this.#isKeyAllowed = false;
         this.#add(byte === CLOSE_BRACKET ? ']' : '}');

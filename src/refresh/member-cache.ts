@@ -4,7 +4,7 @@
  * nothing away from what is served.
  */
 import type { Clock } from '../clock.ts';
-import { AppError, toAppError } from '../errors.ts';
+import { AppError, type ErrorCode, toAppError } from '../errors.ts';
 import type { PreparedMember, SharedBytes, UrlPolicy } from '../helm/model.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
@@ -12,6 +12,7 @@ import type { ObjectStore } from '../storage/object-store.ts';
 import type { JsonValue, StateStore } from '../storage/state-store.ts';
 import type { IndexFetch, RemoteEndpoint, Upstream, Validator } from '../upstream/upstream.ts';
 import type { IndexEngine } from './index-engine.ts';
+import type { Claim, RefreshQueue } from './refresh-queue.ts';
 import type { MemberState } from './snapshot.ts';
 
 /** A remote as the cache needs it. */
@@ -38,16 +39,26 @@ export interface MemberOutcome {
 /** What is remembered of a member across restarts. */
 interface StoredMember {
   readonly baseUrl: string;
+  /** SHA-256 of the body as it crossed the network; the stored object is named by it. */
+  readonly wireDigest: string;
+  /** SHA-256 of the index in it. A server that compresses anew each time changes only the other. */
   readonly digest: string;
-  readonly bytes: number;
   readonly validator: Validator;
   readonly fetchedAt: number;
 }
+
+/** An answer of upstream, and what was prepared of it where its bytes are not known already. */
+type FetchedMember = { readonly fetchedAt: number } & (
+  | { readonly answer: IndexFetch; readonly prepared: null }
+  | { readonly answer: ModifiedIndex; readonly prepared: PreparedMember }
+);
+type ModifiedIndex = Extract<IndexFetch, { readonly kind: 'modified' }>;
 
 interface Entry {
   readonly name: string;
   readonly remote: CachedRemote;
   prepared: PreparedMember | null;
+  /** As in the stores, but with what upstream said last of the same index. */
   stored: StoredMember | null;
   isRestored: boolean;
   lastOutcome: MemberOutcome | null;
@@ -56,8 +67,22 @@ interface Entry {
   timesHeld: number;
 }
 
-/** How many times `timeoutMs` a whole fetch may take, all its tries together. */
+/** How many times `timeoutMs` the fetch of a body may take, all its tries together. */
 const DEADLINE_TIMEOUTS = 10;
+/** How often a body is fetched whose gzip data breaks off. */
+const MOST_BODIES = 2;
+/** What says of a stored index that it will never be of use. */
+const DAMAGED: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'index-refused',
+  'digest-mismatch',
+  'upstream-truncated',
+  'upstream-encoding',
+  'upstream-too-large',
+]);
+/** Whoever does not say more. */
+const PLAIN_CLAIM: Claim = { urgency: 'due', deadlineMs: 0 };
+/** What an index is taken to have that nobody has seen yet. */
+const UNSEEN_BYTES = 8 * 1024 * 1024;
 /** A member with fewer records than this may lose any share of them. */
 const LEAST_RECORDS_TO_GUARD = 10;
 /** An index with less than this share of the records that it had is held back. */
@@ -74,6 +99,7 @@ export class MemberCache {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #metrics: Metrics;
+  readonly #queue: RefreshQueue | null;
   readonly #abort = new AbortController();
 
   constructor(options: {
@@ -85,6 +111,8 @@ export class MemberCache {
     readonly clock: Clock;
     readonly logger: Logger;
     readonly metrics: Metrics;
+    /** Where members wait to be fetched; where it is left out, none of them waits. */
+    readonly queue?: RefreshQueue;
   }) {
     this.#engine = options.engine;
     this.#upstream = options.upstream;
@@ -93,6 +121,7 @@ export class MemberCache {
     this.#clock = options.clock;
     this.#logger = options.logger;
     this.#metrics = options.metrics;
+    this.#queue = options.queue ?? null;
     for (const [name, remote] of options.remotes) {
       this.#entries.set(name, {
         name,
@@ -110,23 +139,27 @@ export class MemberCache {
   /**
    * The member as it is now. Asks upstream where the member will not stay fresh until `horizonMs`
    * from now, which is when the caller comes again, or where `force` says so. Callers at the same
-   * time share one fetch. Never rejects for what upstream or the member does.
+   * time share one fetch, and the strongest of their claims. Never rejects for what upstream or the member does.
    * @throws AppError `closed`, also for what was under way when the cache was closed.
    */
   refresh(
     name: string,
-    options: { readonly force: boolean; readonly horizonMs: number },
+    options: { readonly force: boolean; readonly horizonMs: number; readonly claim?: Claim },
   ): Promise<MemberOutcome> {
+    const { claim = PLAIN_CLAIM } = options;
     const entry = this.#entries.get(name);
     if (entry === undefined) {
       return Promise.reject(new AppError('internal', `there is no member ${name}`));
     }
     if (this.#abort.signal.aborted) return Promise.reject(closed());
-    if (entry.running !== null) return entry.running;
+    if (entry.running !== null) {
+      this.#queue?.raise(name, claim);
+      return entry.running;
+    }
     if (!options.force && this.#isFresh(entry, options.horizonMs)) {
       return Promise.resolve(entry.lastOutcome!);
     }
-    entry.running = this.#refresh(entry).finally(() => {
+    entry.running = this.#refresh(entry, claim).finally(() => {
       entry.running = null;
     });
     return entry.running;
@@ -141,8 +174,8 @@ export class MemberCache {
     return ageMs >= 0 && ageMs + horizonMs <= entry.remote.ttlMs;
   }
 
-  async #refresh(entry: Entry): Promise<MemberOutcome> {
-    const outcome = await this.#fetch(entry).catch((error: unknown) => {
+  async #refresh(entry: Entry, claim: Claim): Promise<MemberOutcome> {
+    const outcome = await this.#fetchInTurn(entry, claim).catch((error: unknown) => {
       // A fetch that was cancelled says nothing about the member, and nothing may be built on it.
       if (this.#abort.signal.aborted) throw closed();
       return this.#failed(entry, toAppError(error));
@@ -151,29 +184,25 @@ export class MemberCache {
     return outcome;
   }
 
+  /** Its body and what is made of it are in memory until it ends; so many at a time. */
+  #fetchInTurn(entry: Entry, claim: Claim): Promise<MemberOutcome> {
+    if (this.#queue === null) return this.#fetch(entry);
+    const bytes = entry.prepared?.bytes ?? UNSEEN_BYTES;
+    return this.#queue.run({ name: entry.name, bytes, ...claim }, () => this.#fetch(entry));
+  }
+
   async #fetch(entry: Entry): Promise<MemberOutcome> {
     await this.#restore(entry);
-    const { endpoint } = entry.remote;
-    const validator = entry.prepared === null ? null : (entry.stored?.validator ?? null);
     const startedMs = this.#clock.monotonicMs();
-    const answer = await this.#fetchIndex(endpoint, validator);
-    const fetchedAt = this.#clock.now();
-    if (answer.kind === 'not-modified') {
-      return this.#confirmed(entry, fetchedAt, answer.validator, startedMs);
-    }
-    const prepared = await this.#engine.prepareMember({
-      bytes: answer.bytes,
-      baseUrl: endpoint.baseUrl,
-      urls: entry.remote.urls,
-    });
-    if (prepared.digest === entry.prepared?.digest) {
-      return this.#confirmed(entry, fetchedAt, answer.validator, startedMs);
+    const { answer, prepared, fetchedAt } = await this.#fetchPrepared(entry);
+    if (prepared === null || prepared.digest === entry.prepared?.digest) {
+      return this.#confirmed(entry, fetchedAt, answer, startedMs);
     }
     this.#guardAgainstShrinking(entry, prepared);
     await this.#store(entry, answer.bytes, {
-      baseUrl: endpoint.baseUrl,
+      baseUrl: entry.remote.endpoint.baseUrl,
+      wireDigest: answer.digest,
       digest: prepared.digest,
-      bytes: prepared.bytes,
       validator: answer.validator,
       fetchedAt,
     });
@@ -184,7 +213,7 @@ export class MemberCache {
       {
         member: entry.name,
         bytes: prepared.bytes,
-        wireBytes: answer.wireBytes,
+        wireBytes: answer.bytes.byteLength,
         lines: prepared.lines,
         records: prepared.records,
         plainRecords: prepared.plainRecords,
@@ -195,6 +224,43 @@ export class MemberCache {
       'member fetched',
     );
     return { name: entry.name, state: 'fresh', prepared, fetchedAt, error: null };
+  }
+
+  /**
+   * Fetches, and prepares what is not known by its digest already. Where a connection ends without
+   * a sign that the body is cut, only a worker sees that its gzip data breaks off: too late for the
+   * upstream client to try again, so that it is tried again here.
+   */
+  async #fetchPrepared(entry: Entry): Promise<FetchedMember> {
+    const { endpoint } = entry.remote;
+    const validator = entry.prepared === null ? null : (entry.stored?.validator ?? null);
+    for (let bodies = 1; ; bodies++) {
+      const answer = await this.#fetchIndex(endpoint, validator);
+      const fetchedAt = this.#clock.now();
+      if (answer.kind === 'not-modified') return { answer, prepared: null, fetchedAt };
+      if (entry.prepared !== null && answer.digest === entry.stored?.wireDigest) {
+        return { answer, prepared: null, fetchedAt };
+      }
+      try {
+        return { answer, prepared: await this.#prepare(entry, answer), fetchedAt };
+      } catch (error) {
+        if (toAppError(error).code !== 'upstream-truncated' || bodies === MOST_BODIES) throw error;
+      }
+    }
+  }
+
+  #prepare(
+    { remote }: Entry,
+    { bytes, digest }: { readonly bytes: Uint8Array; readonly digest?: string },
+  ): Promise<PreparedMember> {
+    const { baseUrl, maxIndexBytes } = remote.endpoint;
+    return this.#engine.prepareMember({
+      bytes,
+      digest,
+      maxBytes: maxIndexBytes,
+      baseUrl,
+      urls: remote.urls,
+    });
   }
 
   /** A server that sends a byte now and then is never silent: the whole fetch has its limit, too. */
@@ -221,10 +287,13 @@ export class MemberCache {
   #confirmed(
     entry: Entry,
     fetchedAt: number,
-    validator: Validator,
+    answer: IndexFetch,
     startedMs: number,
   ): MemberOutcome {
-    if (entry.stored !== null) entry.stored = { ...entry.stored, validator, fetchedAt };
+    if (entry.stored !== null) {
+      const wireDigest = answer.kind === 'modified' ? answer.digest : entry.stored.wireDigest;
+      entry.stored = { ...entry.stored, wireDigest, validator: answer.validator, fetchedAt };
+    }
     entry.timesHeld = 0;
     this.#metrics.memberFetched({ member: entry.name, result: 'not-modified' });
     this.#logger.debug(
@@ -288,8 +357,8 @@ export class MemberCache {
     return `members/${entry.name}/`;
   }
 
-  #objectKey(entry: Entry, digest: string): string {
-    return `${this.#objectPrefix(entry)}${digest}.yaml`;
+  #objectKey(entry: Entry, wireDigest: string): string {
+    return `${this.#objectPrefix(entry)}${wireDigest}.body`;
   }
 
   /**
@@ -304,7 +373,7 @@ export class MemberCache {
     } catch (error) {
       if (this.#abort.signal.aborted) throw error;
       const { code, message } = toAppError(error);
-      entry.isRestored = code === 'index-refused' || code === 'digest-mismatch';
+      entry.isRestored = DAMAGED.has(code);
       this.#logger.warn({ member: entry.name, code, err: message }, 'stored member not loaded');
     }
   }
@@ -313,15 +382,11 @@ export class MemberCache {
     const stored = parseStored((await this.#state.get(this.#stateKey(entry)))?.value);
     // Another address may serve other charts: what was stored for it is not this member.
     if (stored === null || stored.baseUrl !== entry.remote.endpoint.baseUrl) return;
-    const bytes = await this.#objects.load(this.#objectKey(entry, stored.digest), {
+    const bytes = await this.#objects.load(this.#objectKey(entry, stored.wireDigest), {
       maxBytes: entry.remote.endpoint.maxIndexBytes,
     });
     if (bytes === null) return;
-    const prepared = await this.#engine.prepareMember({
-      bytes,
-      baseUrl: stored.baseUrl,
-      urls: entry.remote.urls,
-    });
+    const prepared = await this.#prepare(entry, { bytes });
     if (prepared.digest !== stored.digest) {
       throw new AppError('digest-mismatch', 'the stored index is not what its digest says');
     }
@@ -332,7 +397,7 @@ export class MemberCache {
   /** Keeps a good index for the next start. A store that fails costs that, and nothing now. */
   async #store(entry: Entry, bytes: SharedBytes, next: StoredMember): Promise<void> {
     entry.stored = next;
-    const stored = this.#objectKey(entry, next.digest);
+    const stored = this.#objectKey(entry, next.wireDigest);
     try {
       await this.#objects.put(stored, bytes);
       await this.#state.set(this.#stateKey(entry), { ...next, validator: { ...next.validator } });
@@ -359,14 +424,14 @@ function closed(): AppError {
 
 function parseStored(value: JsonValue | undefined): StoredMember | null {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return null;
-  const { baseUrl, digest, bytes, fetchedAt, validator } = value as Record<string, JsonValue>;
-  if (typeof baseUrl !== 'string' || typeof digest !== 'string') return null;
-  if (typeof bytes !== 'number' || typeof fetchedAt !== 'number') return null;
+  const { baseUrl, wireDigest, digest, fetchedAt, validator } = value as Record<string, JsonValue>;
+  if (typeof baseUrl !== 'string' || typeof fetchedAt !== 'number') return null;
+  if (typeof wireDigest !== 'string' || typeof digest !== 'string') return null;
   const { etag, lastModified } = (validator ?? {}) as Record<string, JsonValue>;
   return {
     baseUrl,
+    wireDigest,
     digest,
-    bytes,
     fetchedAt,
     validator: {
       etag: typeof etag === 'string' ? etag : null,

@@ -5,11 +5,12 @@
 import type { Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { collectGarbage } from '../garbage.ts';
-import type { PreparedMember, UrlPolicy } from '../helm/model.ts';
+import type { PreparedMember, RankedMember, UrlPolicy } from '../helm/model.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { IndexEngine } from './index-engine.ts';
 import type { MemberCache, MemberOutcome } from './member-cache.ts';
+import type { Claim, RefreshQueue } from './refresh-queue.ts';
 import { Schedule } from './schedule.ts';
 import type {
   MemberStatus,
@@ -36,6 +37,8 @@ export interface VirtualRefresherOptions {
   readonly rebuildTimeoutMs: number;
   readonly cache: MemberCache;
   readonly store: SnapshotStore;
+  /** Where virtual repositories wait to be merged; where it is left out, none of them waits. */
+  readonly queue?: RefreshQueue;
   readonly engine: IndexEngine;
   readonly clock: Clock;
   readonly random: () => number;
@@ -63,6 +66,8 @@ export class VirtualRefresher implements VirtualRepository {
   /** A publish failed: the stores may hold another revision than the one that is served. */
   #isPointerUnsure = false;
   #inlineRebuild: Promise<RefreshResult> | null = null;
+  /** Whether an operator or a request waits for the refresh that is under way. */
+  #isAwaited = false;
   #isClosed = false;
 
   constructor(options: VirtualRefresherOptions) {
@@ -149,6 +154,7 @@ export class VirtualRefresher implements VirtualRepository {
       // Without background refresh that is how it should be, except where there is nothing at all.
       const level = this.#snapshot === null ? 'warn' : 'info';
       logger[level]({ virtual: name }, 'request waits for a rebuild');
+      this.#expect();
       this.#inlineRebuild = this.refresh({ force: false }).finally(() => {
         this.#inlineRebuild = null;
       });
@@ -184,10 +190,12 @@ export class VirtualRefresher implements VirtualRepository {
     if (this.#isClosed) {
       return Promise.reject(new AppError('closed', 'the server is shutting down'));
     }
+    if (force) this.#expect();
     const running = this.#running;
     if (running === null) {
       const result = this.#refresh(force).finally(() => {
         this.#running = null;
+        this.#isAwaited = false;
       });
       this.#running = { result, isForced: force };
       return result;
@@ -199,6 +207,19 @@ export class VirtualRefresher implements VirtualRepository {
       return this.refresh({ force: true });
     });
     return this.#following;
+  }
+
+  /** Somebody waits for the refresh that is under way or about to start. */
+  #expect(): void {
+    this.#isAwaited = true;
+    this.#options.queue?.raise(this.name, this.#claim());
+  }
+
+  /** When this virtual repository wants its turn. */
+  #claim(): Claim {
+    const snapshot = this.#snapshot;
+    if (snapshot === null) return { urgency: 'cold', deadlineMs: 0 };
+    return { urgency: this.#isAwaited ? 'awaited' : 'due', deadlineMs: snapshot.expiresAt };
   }
 
   async #refresh(force: boolean): Promise<RefreshResult> {
@@ -253,8 +274,9 @@ export class VirtualRefresher implements VirtualRepository {
     const { cache, clock } = this.#options;
     const startedMs = clock.monotonicMs();
     const horizonMs = this.backgroundRefresh ? this.#intervalMs : this.#options.ttlMs;
+    const claim = this.#claim();
     const members = await Promise.all(
-      this.members.map((member) => cache.refresh(member, { force, horizonMs })),
+      this.members.map((member) => cache.refresh(member, { force, horizonMs, claim })),
     );
     phases.fetchMs = Math.round(clock.monotonicMs() - startedMs);
     return members;
@@ -264,7 +286,7 @@ export class VirtualRefresher implements VirtualRepository {
     members: readonly MemberOutcome[],
     phases: { mergeMs: number; storeMs: number },
   ): Promise<'published' | 'unchanged'> {
-    const { engine, store, clock, name, urls } = this.#options;
+    const { queue, clock, name } = this.#options;
     const usable = members.flatMap(({ name: member, prepared }) =>
       prepared === null ? [] : [{ name: member, prepared }],
     );
@@ -286,19 +308,40 @@ export class VirtualRefresher implements VirtualRepository {
       this.#swap({ ...previous, ...times });
       return 'unchanged';
     }
+    const merge = () => this.#merge({ usable, prepared, previous, times }, phases);
+    return queue === undefined ? merge() : queue.run({ name, ...this.#claim() }, merge);
+  }
+
+  /** Merges what the members gave, and publishes it where it is anything new. */
+  async #merge(
+    from: {
+      readonly usable: readonly RankedMember[];
+      readonly prepared: readonly (PreparedMember | null)[];
+      readonly previous: Snapshot | null;
+      readonly times: { readonly refreshedAt: number; readonly expiresAt: number };
+    },
+    phases: { mergeMs: number; storeMs: number },
+  ): Promise<'published' | 'unchanged'> {
+    const { engine, store, clock, name, urls } = this.#options;
+    const { usable, prepared, previous, times } = from;
     const mergeStartedMs = clock.monotonicMs();
-    const merged = await engine.mergeMembers({ members: usable, urls });
-    const storeStartedMs = clock.monotonicMs();
-    phases.mergeMs = Math.round(storeStartedMs - mergeStartedMs);
-    if (
-      !this.#isPointerUnsure &&
-      previous?.revision === merged.revision &&
-      previous.locationsDigest === merged.locationsDigest
-    ) {
+    const input = { members: usable, urls };
+    const [index, locations] = await Promise.all([
+      engine.mergeYaml(input),
+      engine.mergeLocations(input),
+    ]);
+    const isSameIndex = previous?.revision === index.revision;
+    const isSamePlace = previous?.locationsDigest === locations.locationsDigest;
+    if (!this.#isPointerUnsure && isSameIndex && isSamePlace) {
+      phases.mergeMs = Math.round(clock.monotonicMs() - mergeStartedMs);
       this.#published = { prepared };
       this.#swap({ ...previous, ...times });
       return 'unchanged';
     }
+    const json = await engine.mergeJson(input);
+    const merged = { ...index, ...json, ...locations };
+    const storeStartedMs = clock.monotonicMs();
+    phases.mergeMs = Math.round(storeStartedMs - mergeStartedMs);
     this.#isPointerUnsure = true;
     const snapshot = await store.publish(merged, { virtual: name, previous, ...times });
     this.#isPointerUnsure = false;

@@ -4,17 +4,36 @@
  */
 import { availableParallelism } from 'node:os';
 import { Piscina } from 'piscina';
-import type { TaskResult } from '../../workers/index-engine.ts';
+import type {
+  CopyInput,
+  RenderJsonInput,
+  TaskResult,
+  WorkerSettings,
+} from '../../workers/index-engine.ts';
 import type { Clock } from '../clock.ts';
 import { AppError, reviveError, toAppError } from '../errors.ts';
+import type { YamlDescription } from '../helm/assemble.ts';
+import { type Assembly, allocateFor, yamlOf } from '../helm/assembly.ts';
 import type {
-  MergedIndex,
+  Findings,
+  MergedJson,
+  MergedLocations,
+  MergedYaml,
   MergeInput,
   PreparedMember,
   PrepareInput,
+  RankedMember,
+  Rendering,
   SharedBytes,
+  UrlPolicy,
 } from '../helm/model.ts';
 import type { IndexEngine } from './index-engine.ts';
+
+/** More threads than this do not touch memory faster. */
+const MOST_COPY_PIECES = 3;
+
+/** How long a pool that is closed waits for threads that are still starting. */
+const LOADING_TIMEOUT_MS = 2000;
 
 /** More threads than this gain nothing: merging is one task, and members are few megabytes each. */
 const MOST_THREADS = 8;
@@ -35,6 +54,8 @@ export interface WorkerPoolOptions {
   readonly threads: number | null;
   readonly taskTimeoutMs: number;
   readonly clock: Clock;
+  /** Whether threads work on a small index first, so that the first real task is not slow. */
+  readonly warm?: boolean;
   /** The compiled worker; tests put a misbehaving one in its place. */
   readonly worker?: URL;
   /** The largest heap of one thread; beyond it the task fails, not the process. */
@@ -48,10 +69,16 @@ export function createWorkerPool(options: WorkerPoolOptions): IndexEngine {
 
 class WorkerPool implements IndexEngine {
   readonly #pool: Piscina;
+  readonly #threads: number;
   readonly #clock: Clock;
   readonly #taskTimeoutMs: number;
   /** How many tasks may be handed to the pool now. The time of a task counts from there. */
   #freeThreads: number;
+  /** How many of the first threads are still loading the engine, and warming where that was asked for. */
+  #loading: number;
+  readonly #loadedListeners: (() => void)[] = [];
+  /** The JSON of members, by their YAML. */
+  readonly #jsonOf = new WeakMap<Rendering, Promise<Rendering>>();
   readonly #waiting: (() => void)[] = [];
   readonly #running = new Set<Promise<unknown>>();
   /** One for each task that was handed to the pool: what makes it fail. */
@@ -62,6 +89,7 @@ class WorkerPool implements IndexEngine {
     const threads = options.threads ?? Math.min(Math.max(availableParallelism(), 2), MOST_THREADS);
     this.#clock = options.clock;
     this.#taskTimeoutMs = options.taskTimeoutMs;
+    this.#threads = threads;
     this.#freeThreads = threads;
     this.#pool = new Piscina({
       filename: (options.worker ?? WORKER).href,
@@ -74,8 +102,12 @@ class WorkerPool implements IndexEngine {
       // With atomics, a thread never gets back to its event loop, and what it has put off until after
       // the answer, such as collecting garbage, never runs.
       atomics: 'disabled',
+      workerData: { warm: options.warm ?? false } satisfies WorkerSettings,
       resourceLimits: { maxOldGenerationSizeMb: options.maxHeapMb ?? 4096 },
     });
+    this.#loading = threads;
+    this.#pool.on('message', () => this.#threadLoaded());
+    this.#pool.on('error', () => this.#threadLoaded());
     // A thread that dies between tasks is replaced by the next task at the latest. Where it was the
     // last one, what waits for it would wait for ever.
     this.#pool.on('error', (error: Error) => {
@@ -88,8 +120,61 @@ class WorkerPool implements IndexEngine {
     return this.#run('prepareMember', { ...input, bytes: toShared(input.bytes) });
   }
 
-  mergeMembers(input: MergeInput): Promise<MergedIndex> {
-    return this.#run('mergeMembers', input);
+  async mergeYaml({ members, urls }: MergeInput): Promise<MergedYaml> {
+    const assembly = { members: members.map(withoutBytes), renderings: yamlOf(members, urls) };
+    const out = allocateFor(assembly);
+    const [{ bytes, ...facts }] = await Promise.all([
+      this.#run<YamlDescription>('describeYaml', assembly),
+      this.#copy('copyYaml', assembly, out),
+    ]);
+    return { ...facts, yaml: out.subarray(0, bytes) };
+  }
+
+  async mergeJson({ members, urls }: MergeInput): Promise<MergedJson> {
+    const assembly = {
+      members: members.map(withoutBytes),
+      renderings: await Promise.all(
+        members.map(({ prepared }) => this.#renderJson(prepared, urls)),
+      ),
+    };
+    const out = allocateFor(assembly);
+    const [{ bytes, jsonDigest }] = await Promise.all([
+      this.#run<{ readonly bytes: number; readonly jsonDigest: string }>('describeJson', assembly),
+      this.#copy('copyJson', assembly, out),
+    ]);
+    return { jsonDigest, json: out.subarray(0, bytes) };
+  }
+
+  /**
+   * Several threads write parts of one index while another one makes its digest from the same spans: the
+   * memory is new, and to touch it for the first time takes as long as the digest.
+   */
+  #copy(task: 'copyYaml' | 'copyJson', assembly: Assembly, out: SharedBytes): Promise<unknown> {
+    const pieces = Math.min(Math.max(this.#threads - 1, 1), MOST_COPY_PIECES);
+    return Promise.all(
+      Array.from({ length: pieces }, (_, piece) => {
+        const input: CopyInput = { assembly, part: { out, piece, pieces } };
+        return this.#run<void>(task, input);
+      }),
+    );
+  }
+
+  /** A member's JSON, which is made once and lives as long as the member's YAML does. */
+  #renderJson(prepared: PreparedMember, urls: UrlPolicy): Promise<Rendering> {
+    const yaml = prepared.yaml[urls];
+    if (yaml === undefined) throw new RangeError(`a member was not prepared for ${urls} URLs`);
+    const known = this.#jsonOf.get(yaml);
+    if (known !== undefined) return known;
+    const { strings, keyStart, firstRecord } = prepared;
+    const input: RenderJsonInput = { member: { strings, keyStart, firstRecord }, yaml };
+    const rendering = this.#run<Rendering>('renderJson', input);
+    this.#jsonOf.set(yaml, rendering);
+    rendering.catch(() => this.#jsonOf.delete(yaml));
+    return rendering;
+  }
+
+  mergeLocations({ members, urls }: MergeInput): Promise<MergedLocations> {
+    return this.#run('mergeLocations', { members: members.map(withoutBytes), urls });
   }
 
   compress(bytes: SharedBytes): Promise<SharedBytes> {
@@ -151,6 +236,16 @@ class WorkerPool implements IndexEngine {
     };
   }
 
+  #threadLoaded(): void {
+    this.#loading--;
+    if (this.#loading === 0) for (const listener of this.#loadedListeners) listener();
+  }
+
+  ready(): Promise<void> {
+    if (this.#loading <= 0) return Promise.resolve();
+    return new Promise((resolve) => this.#loadedListeners.push(resolve));
+  }
+
   close(options: { readonly graceMs?: number } = {}): Promise<void> {
     this.#closing ??= this.#close(options.graceMs ?? 0);
     return this.#closing;
@@ -166,9 +261,25 @@ class WorkerPool implements IndexEngine {
         });
       });
     }
+    // A thread that is stopped amid its imports may take the process with it: V8 ends it with a fatal error
+    // in `IsGraphAsync` (seen in Node 20.20).
+    await new Promise<void>((resolve) => {
+      const timer = this.#clock.setTimeout(resolve, LOADING_TIMEOUT_MS);
+      void this.ready().then(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
     await this.#pool.destroy();
   }
 }
+
+/** A member without what a merge does not read of it: all that is sent is copied, if only its description. */
+function withoutBytes({ name, prepared }: RankedMember): RankedMember {
+  return { name, prepared: { ...prepared, findings: NO_FINDINGS, yaml: {} } };
+}
+
+const NO_FINDINGS: Findings = { leftOut: {}, repaired: {}, items: [] };
 
 function workerFailed(task: string, error: unknown): AppError {
   const { message } = toAppError(error);

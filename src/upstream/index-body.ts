@@ -1,15 +1,17 @@
 /**
- * Turns the body of an index, as it comes over the network, into bytes that threads can share:
- * decompressed, never more than the limit, and in memory at most about twice.
+ * Takes the body of an index as it comes over the network: into memory that threads can share, never
+ * more than the limit, with its digest, and still compressed if it came so. Decompressing is for a
+ * worker; see `unpackBody`.
  */
-import { pipeline } from 'node:stream/promises';
-import { createGunzip } from 'node:zlib';
+import { createHash, type Hash } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { SharedBytes } from '../helm/model.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 
-const GUNZIP_CHUNK_BYTES = 64 * 1024;
 const FIRST_SEGMENT_BYTES = 64 * 1024;
-const MAX_SEGMENT_BYTES = 4 * 1024 * 1024;
+const MAX_SEGMENT_BYTES = 512 * 1024;
+/** What is taken of all bodies in one turn of the event loop: one millisecond's work, or two. */
+const MAX_TURN_BYTES = 512 * 1024;
 
 /** What some stores say where there is no encoding at all: S3 keeps whatever an upload claimed. */
 const NO_ENCODINGS: ReadonlySet<string> = new Set([
@@ -43,16 +45,37 @@ export function isGzipEncoding(contentEncoding: string | null): boolean {
 }
 
 /**
+ * What keeps bodies that come faster than the network ever is, from a cache next door or all members
+ * at once, from holding up everything else. Shared by all bodies of a client.
+ */
+export class BodyPace {
+  #taken = 0;
+  #turn: Promise<void> | null = null;
+
+  /** Waits until it is this piece's turn, mostly at once. */
+  async take(bytes: number): Promise<void> {
+    while (this.#taken >= MAX_TURN_BYTES) await this.#turn;
+    this.#taken += bytes;
+    this.#turn ??= nextTurn().then(() => {
+      this.#taken = 0;
+      this.#turn = null;
+    });
+  }
+}
+
+/** A body as it came. */
+export interface IndexBody {
+  /** Gzip where it begins with gzip's magic number, whatever the headers said. */
+  readonly bytes: SharedBytes;
+  /** SHA-256 of `bytes`, lower-case hex. */
+  readonly digest: string;
+}
+
+/**
  * Reads a whole body.
  *
- * A body that begins with gzip's magic number is decompressed even where no header says so, and
- * once more where there is gzip inside gzip: some servers label a compressed file as an
- * uncompressed one, others compress it again, others say `gzip` twice and do it once. No index
- * begins with these bytes. After the end of the gzip data only zeros or more gzip data may follow,
- * as in Go's reader, which Helm uses.
- *
- * `announcedBytes` is the `Content-Length`; `maxBytes` bounds what crosses the network and what
- * comes out of each decompression.
+ * `announcedBytes` is the `Content-Length`; `isGzip` is what `Content-Encoding` says, which is held
+ * against the first bytes only.
  *
  * @throws UpstreamFailure `upstream-too-large`, `upstream-truncated`, `upstream-encoding`, and
  * whatever `chunks` throws. The caller must then end the connection.
@@ -62,112 +85,61 @@ export async function readIndexBody(options: {
   readonly announcedBytes: number | null;
   readonly isGzip: boolean;
   readonly maxBytes: number;
-}): Promise<{ readonly bytes: SharedBytes; readonly wireBytes: number }> {
-  const { chunks, announcedBytes, isGzip, maxBytes } = options;
+  readonly pace: BodyPace;
+}): Promise<IndexBody> {
+  const { chunks, announcedBytes, isGzip, maxBytes, pace } = options;
   if (announcedBytes !== null && announcedBytes > maxBytes) {
     throw new UpstreamFailure(
       'upstream-too-large',
       `announces ${announcedBytes} bytes, more than the limit of ${maxBytes}`,
     );
   }
-
-  let wireBytes = 0;
-  const counted = withLimit(chunks, maxBytes, (bytes) => {
-    wireBytes = bytes;
-  });
-  const once = await decode(counted, { mustBeGzip: isGzip });
-  const { body } = once.isDecoded
-    ? await decode(withLimit(once.body, maxBytes), { mustBeGzip: false })
-    : once;
-  const collected = await collect(
-    withLimit(body, maxBytes),
-    once.isDecoded ? null : announcedBytes,
-  );
-  return { bytes: collected, wireBytes };
+  const hash = createHash('sha256');
+  const passing = pass(chunks, { maxBytes, hash, pace });
+  const bytes =
+    announcedBytes === null
+      ? await collect(passing, pace)
+      : await collectExactly(passing, announcedBytes);
+  if (isGzip) refuseWhatIsNotGzip(bytes);
+  return { bytes, digest: hash.digest('hex') };
 }
 
-/** Passes chunks on until they are more than `maxBytes` in all. */
-async function* withLimit(
+/** Passes chunks on, digested, until they are more than `maxBytes` in all. */
+async function* pass(
   chunks: AsyncIterable<Uint8Array>,
-  maxBytes: number,
-  onBytes?: (total: number) => void,
+  options: { readonly maxBytes: number; readonly hash: Hash; readonly pace: BodyPace },
 ): AsyncGenerator<Uint8Array> {
+  const { maxBytes, hash, pace } = options;
   let total = 0;
   for await (const chunk of chunks) {
     total += chunk.length;
-    onBytes?.(total);
     if (total > maxBytes) {
       throw new UpstreamFailure(
         'upstream-too-large',
         `sends more than the limit of ${maxBytes} bytes`,
       );
     }
+    await pace.take(chunk.length);
+    hash.update(chunk);
     yield chunk;
   }
 }
 
-/** Looks at the first bytes, and decompresses where they are gzip or have to be. */
-async function decode(
-  source: AsyncGenerator<Uint8Array>,
-  { mustBeGzip }: { readonly mustBeGzip: boolean },
-): Promise<{ readonly body: AsyncGenerator<Uint8Array>; readonly isDecoded: boolean }> {
-  let head: Uint8Array = new Uint8Array(0);
-  while (head.length < 2) {
-    const next = await source.next();
-    if (next.done === true) break;
-    head = head.length === 0 ? next.value : Buffer.concat([head, next.value]);
-  }
-  const whole = prepend(head, source);
-  const isDecoded = mustBeGzip || (head[0] === 0x1f && head[1] === 0x8b);
-  return { body: isDecoded ? gunzip(whole) : whole, isDecoded };
-}
-
-async function* prepend(
-  head: Uint8Array,
-  rest: AsyncGenerator<Uint8Array>,
-): AsyncGenerator<Uint8Array> {
-  if (head.length > 0) yield head;
-  yield* rest;
-}
-
-async function* gunzip(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const decoder = createGunzip({ chunkSize: GUNZIP_CHUNK_BYTES });
-  // What goes wrong on the way in destroys the decoder and comes out below.
-  pipeline(source, decoder).catch(() => {});
-  try {
-    yield* decoder;
-  } catch (error) {
-    throw describeGunzipError(error);
-  } finally {
-    decoder.destroy();
-  }
-}
-
-function describeGunzipError(error: unknown): unknown {
-  const code = error instanceof Error && 'code' in error ? error.code : null;
-  if (code === 'Z_BUF_ERROR') {
-    return new UpstreamFailure('upstream-truncated', 'ended its body amid the gzip data', {
+function refuseWhatIsNotGzip(bytes: Uint8Array): void {
+  if (bytes.length < 2) {
+    throw new UpstreamFailure('upstream-truncated', 'ended its body before the gzip data', {
       retryable: true,
-      cause: error,
     });
   }
-  if (typeof code === 'string' && code.startsWith('Z_')) {
-    return new UpstreamFailure('upstream-encoding', 'sent gzip data that cannot be decompressed', {
-      cause: error,
-    });
-  }
-  return error;
+  if (bytes[0] === 0x1f && bytes[1] === 0x8b) return;
+  throw new UpstreamFailure('upstream-encoding', 'says that its body is gzip, which it is not');
 }
 
 /**
- * Gathers all chunks in one SharedArrayBuffer: written in place where the length is known; else
- * first in segments, so that a body in a million little chunks costs no more than one in a few.
+ * Gathers chunks of whatever number: first in segments, so that a body in a million little chunks
+ * costs no more than one in a few.
  */
-async function collect(
-  chunks: AsyncIterable<Uint8Array>,
-  exactBytes: number | null,
-): Promise<SharedBytes> {
-  if (exactBytes !== null) return collectExactly(chunks, exactBytes);
+async function collect(chunks: AsyncIterable<Uint8Array>, pace: BodyPace): Promise<SharedBytes> {
   const full: Uint8Array[] = [];
   let segment = new Uint8Array(FIRST_SEGMENT_BYTES);
   let used = 0;
@@ -189,13 +161,16 @@ async function collect(
   }
   const bytes = new Uint8Array(new SharedArrayBuffer(total));
   let at = 0;
-  for (const part of [...full, segment.subarray(0, used)]) {
+  for (const part of full) {
+    await pace.take(part.length);
     bytes.set(part, at);
     at += part.length;
   }
+  bytes.set(segment.subarray(0, used), at);
   return bytes;
 }
 
+/** Writes chunks in place. */
 async function collectExactly(
   chunks: AsyncIterable<Uint8Array>,
   exactBytes: number,
@@ -203,8 +178,7 @@ async function collectExactly(
   const bytes = new Uint8Array(new SharedArrayBuffer(exactBytes));
   let at = 0;
   for await (const chunk of chunks) {
-    if (at + chunk.length > exactBytes) break;
-    bytes.set(chunk, at);
+    if (at + chunk.length <= exactBytes) bytes.set(chunk, at);
     at += chunk.length;
   }
   if (at !== exactBytes) {

@@ -12,7 +12,7 @@ import type { Logger } from '../logger.ts';
 import { VERSION } from '../version.ts';
 import { createConnector } from './address-guard.ts';
 import { type Exchange, openExchange } from './exchange.ts';
-import { isGzipEncoding, readIndexBody } from './index-body.ts';
+import { BodyPace, isGzipEncoding, readIndexBody } from './index-body.ts';
 import { isHttpUrl, nextHop } from './redirect-policy.ts';
 import {
   MAX_INDEX_ATTEMPTS,
@@ -68,6 +68,7 @@ export class UpstreamClient implements Upstream {
   /** By address policy and connect timeout: what a connection was checked for never changes. */
   readonly #agents = new Map<string, Agent>();
   readonly #running = new Set<AbortController>();
+  readonly #pace = new BodyPace();
   #closing: Promise<void> | null = null;
 
   constructor({ clock, random, logger, lookup }: UpstreamOptions) {
@@ -196,13 +197,14 @@ export class UpstreamClient implements Upstream {
     }
     if (exchange.status !== 200) throw this.#refuseStatus(exchange);
     try {
-      const { bytes, wireBytes } = await readIndexBody({
+      const body = await readIndexBody({
         chunks: toChunks(exchange),
         announcedBytes: exchange.announcedBytes,
         isGzip: isGzipEncoding(exchange.header('content-encoding')),
         maxBytes: call.remote.maxIndexBytes,
+        pace: this.#pace,
       });
-      return { kind: 'modified', bytes, validator: newest, wireBytes };
+      return { kind: 'modified', ...body, validator: newest };
     } finally {
       exchange.end();
     }

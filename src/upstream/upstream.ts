@@ -38,11 +38,11 @@ export type IndexFetch =
   | { readonly kind: 'not-modified'; readonly validator: Validator }
   | {
       readonly kind: 'modified';
-      /** The body, decompressed. */
+      /** The body as it crossed the network: gzip where it begins with gzip's magic number. */
       readonly bytes: SharedBytes;
+      /** SHA-256 of `bytes`, lower-case hex. */
+      readonly digest: string;
       readonly validator: Validator;
-      /** Bytes that crossed the network. */
-      readonly wireBytes: number;
     };
 
 /** A chart file being read from upstream. */
@@ -66,6 +66,8 @@ export interface Upstream {
    * Up to three tries, with back-off, where the connection failed, nothing came in time, the body
    * broke off, or the status was 408, 429, 500, 502, 503 or 504. `Retry-After` is honoured up to 30
    * seconds; where it asks for more, the failure says so in `details.retryAfterMs`.
+   *
+   * What is wrong amid gzip data is not seen here: `prepareMember` tells of it, with the same codes.
    *
    * @throws AppError `upstream-*`, `config-invalid` (headers that HTTP cannot carry), `aborted`,
    * `closed`; `details` are `{ remote, url, attempts, status?, retryAfterMs? }`.

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import { startJudge } from '../support/judge.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
@@ -57,6 +58,36 @@ t.test('files are merged in the order given, and nothing is said when all is wel
     t.strictSame(yaml, json, `Helm ${major} loads both variants alike`);
     await judge.close();
   }
+});
+
+t.test('a file may be compressed, and so may what a URL gives', async (t) => {
+  const upstream = await startScriptedUpstream();
+  t.teardown(() => upstream.close());
+  const packed = gzipSync(files['high.yaml']);
+  const cwd = t.testdir({
+    ...files,
+    'high.yaml.gz': packed,
+    'cut.yaml.gz': packed.subarray(0, -9),
+  });
+  const plain = await merge(cwd, '--out', '-', '--report', 'plain', ...base, ...members);
+  const args = ['high=high.yaml.gz', 'low=low.yaml', 'cut=cut.yaml.gz'];
+  const run = await merge(cwd, '--out', '-', '--report', 'report', ...base, ...args);
+  t.equal(run.stdout, plain.stdout);
+  t.match(run.stderr, /^chandlery: warning: cut is left out: [^\n]* amid its gzip data\n$/);
+  const bytesOf = (name: string) =>
+    JSON.parse(readFileSync(join(cwd, name), 'utf8')).members[0].bytes;
+  t.equal(bytesOf('report'), bytesOf('plain'), 'sizes are those of the index');
+
+  upstream.on('/index.yaml', { body: files['high.yaml'], gzip: true });
+  const fetched = await merge(
+    cwd,
+    '--out',
+    '-',
+    ...base,
+    `high=${upstream.origin}`,
+    'low=low.yaml',
+  );
+  t.equal(fetched.stdout, plain.stdout);
 });
 
 t.test('the number of threads changes no byte', async (t) => {

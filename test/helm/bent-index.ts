@@ -5,7 +5,8 @@
  */
 import fc from 'fast-check';
 
-const records: readonly (readonly string[])[] = [
+/** Records of three tastes, their dashes in the third column. */
+export const BENT_RECORDS: readonly (readonly string[])[] = [
   `  - name: nginx
     version: 1.2.3
     urls:
@@ -230,7 +231,7 @@ const endings = [
 export function arbitraryBentIndex(): fc.Arbitrary<Buffer> {
   return fc
     .record({
-      list: fc.array(fc.constantFrom(...records), { minLength: 1, maxLength: 3 }),
+      list: fc.array(fc.constantFrom(...BENT_RECORDS), { minLength: 1, maxLength: 3 }),
       bends: fc.array(bend, { minLength: 1, maxLength: 4 }),
       ending: fc.constantFrom(...endings),
       shift: fc.constantFrom(0, 0, 0, 0, 0, 2, 3),

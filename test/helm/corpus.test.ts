@@ -35,7 +35,12 @@ function loadCorpus(directory: string): readonly CorpusMember[] {
 function prepareAll(members: readonly CorpusMember[]): readonly RankedMember[] {
   return members.flatMap(({ name, bytes }) => {
     try {
-      return [{ name, prepared: prepareMember({ bytes, baseUrl: BASE_URL, urls: POLICIES }) }];
+      return [
+        {
+          name,
+          prepared: prepareMember({ bytes, maxBytes: 1e9, baseUrl: BASE_URL, urls: POLICIES }),
+        },
+      ];
     } catch (error) {
       if (error instanceof AppError && error.code === 'index-refused') return [];
       throw error;

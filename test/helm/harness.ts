@@ -31,7 +31,7 @@ export function prepare(
 ): PreparedMember {
   const bytes = typeof index === 'string' ? Buffer.from(index) : index;
   const { baseUrl = BASE_URL, urls = BOTH_POLICIES } = options;
-  return prepareMember({ bytes, baseUrl, urls });
+  return prepareMember({ bytes, maxBytes: 1_000_000_000, baseUrl, urls });
 }
 
 /** The reason for which an index is refused, or null. */

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { encodeLocations, findLocation, nearestNames } from '../../src/helm/locations.ts';
+import { findLocation, LocationWriter, nearestNames } from '../../src/helm/locations.ts';
 import { merge, prepare } from './harness.ts';
 
 const grafana = `apiVersion: v1
@@ -109,13 +109,10 @@ t.test('an empty index has a table, too', async (t) => {
 });
 
 t.test('what is no table is refused, not misread', async (t) => {
-  const table = encodeLocations({
-    members: ['m'],
-    charts: ['a'],
-    firstRecord: Int32Array.of(0, 1),
-    records: Int32Array.of(0, 0, 1, 1, 2),
-    text: Buffer.from('1u'),
-  });
+  const writer = new LocationWriter({ members: ['m'], charts: ['a'], records: 1, textBytes: 2 });
+  writer.beginChart();
+  writer.addRecord(0, Buffer.from('-1u'), Int32Array.of(1, 2, 2, 2, 2, 3), 0);
+  const table = writer.finish();
   t.match(findLocation(table, 'a', '1'), { member: 'm', digest: null, urls: ['u'] });
   const shared = (bytes: Uint8Array) => {
     const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import * as errors from '../../src/errors.ts';
-import { readYaml } from '../../src/helm/yaml-reader.ts';
+import { AliasBudget, readYaml } from '../../src/helm/yaml-reader.ts';
 import {
   countsOf,
   faultsOf,
@@ -65,7 +66,7 @@ t.test('a plain index is carried as it is, but for its URLs', async (t) => {
 
 t.test('only the spellings of URLs that were asked for are rendered', async (t) => {
   const member = prepare(plain, { urls: ['direct'] });
-  t.strictSame([Object.keys(member.yaml), Object.keys(member.json)], [['direct'], ['direct']]);
+  t.strictSame(Object.keys(member.yaml), ['direct']);
   t.throws(() => merge([member], 'proxied'), RangeError);
 });
 
@@ -93,7 +94,7 @@ t.test('what is no index is refused, with the reason', async (t) => {
     ['\ufeff<html>', 'html'],
     ['<?xml version="1.0"?><Error/>', 'html'],
     [`apiVersion: v1\nentries:\n<<<<<<< HEAD\n  a: []\n=======\n>>>>>>> x\n`, 'merge-conflict'],
-    [Buffer.from([0x1f, 0x8b, 8, 0]), 'binary'],
+    [gzipSync(gzipSync(gzipSync('apiVersion: v1'))), 'binary'],
     ['PK\u0003\u0004', 'binary'],
     ['404: Not Found', 'not-an-index'],
     ['Not Found', 'not-an-index'],
@@ -360,8 +361,8 @@ t.test('a chart that is no list is left out', async (t) => {
 
 t.test('odd keys of the frame are told', async (t) => {
   const rows: readonly (readonly [string, readonly string[]])[] = [
-    [plain.replace('apiVersion: v1\n', ''), ['repaired missing-api-version:1']],
-    [plain.replace('apiVersion: v1', 'apiVersion: ""'), ['repaired missing-api-version:1']],
+    [plain.replace('apiVersion: v1\n', ''), ['repaired missing-api-version:0']],
+    [plain.replace('apiVersion: v1', 'apiVersion: ""'), ['repaired missing-api-version:0']],
     [plain.replace('apiVersion: v1', 'apiVersion: ~'), ['repaired missing-api-version:0']],
     [`${plain}extra: 1\n`, ['repaired unknown-key:28']],
     [`${plain}apiVersion: v1\n`, ['repaired repeated-key:28']],
@@ -544,9 +545,10 @@ t.test('however many records are odd, no byte is read more than twice', async (t
       // The same class of errors as the reader's.
       '../../src/errors.ts': errors,
       '../../src/helm/yaml-reader.ts': {
-        readYaml: (bytes: Buffer) => {
+        AliasBudget,
+        readYaml: (bytes: Buffer, aliases?: AliasBudget) => {
           taken += bytes.length;
-          return readYaml(bytes);
+          return readYaml(bytes, aliases);
         },
       },
     },
@@ -555,7 +557,12 @@ t.test('however many records are odd, no byte is read more than twice', async (t
     const records = Array.from({ length: count }, (_, at) => record(at)).join('');
     const bytes = Buffer.from(`apiVersion: v1\nentries:\n  a:\n${records}`);
     taken = 0;
-    const member = prepareModule.prepareMember({ bytes, baseUrl: null, urls: ['proxied'] });
+    const member = prepareModule.prepareMember({
+      bytes,
+      maxBytes: 1e9,
+      baseUrl: null,
+      urls: ['proxied'],
+    });
     t.equal(member.records, count);
     return taken / bytes.length;
   };

@@ -46,6 +46,7 @@ export function createSnapshot(options: {
 }): Snapshot {
   const prepared = prepareMember({
     bytes: Buffer.from(options.index),
+    maxBytes: 1_000_000,
     baseUrl: options.baseUrl ?? 'https://charts.example/',
     urls: ['proxied'],
   });

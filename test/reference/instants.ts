@@ -24,7 +24,7 @@ export function parseInstant(text: string): Instant | null {
 /** What was meant by a `created` that Helm refuses; null where nobody can say. */
 export function guessInstant(text: string): Instant | null {
   const pattern =
-    /^\s*(\d{4})-(\d\d?)-(\d\d?)(?:(?:[Tt]|\s+)(\d\d?):(\d\d?)(?::(\d\d?)(?:[.,](\d+))?)?)?\s*(?:[Zz]|UTC|([-+])(\d\d?):?(\d\d)?(?:\s+[A-Z]+)?)?\s*$/;
+    /^\s*(\d{4})-(\d\d?)-(\d\d?)(?:(?:[Tt]\s*|\s+)(\d\d?):(\d\d?)(?::(\d\d?)(?:[.,](\d+))?)?)?\s*(?:[Zz]|UTC|([-+])(\d\d?):?(\d\d)?(?:\s+[A-Z]+)?)?\s*$/;
   const match = pattern.exec(text);
   if (match === null) return null;
   const [, year, month, day, hour, minute, second, fraction, sign, zoneHour, zoneMinute] = match;

@@ -4,6 +4,8 @@
  */
 
 const unreservedInPath = /[A-Za-z0-9\-_.~$&+,/:;=@]/;
+const unreservedInFragment = /[A-Za-z0-9\-_.~$&+,/:;=?@!()*]/;
+const acceptedInFragment = /^[A-Za-z0-9\-_.~$&+,/:;=?@!'()*[\]%]*$/;
 const acceptedInPath = /^[A-Za-z0-9\-_.~$&+,/:;=@!'()*[\]%]*$/;
 
 /** Where a chart of that URL is fetched; null where Helm cannot parse one of the two. */
@@ -19,13 +21,13 @@ export function resolveUrl(baseUrl: string, url: string): string | null {
   if (reference.authority !== null) {
     const path = encodePath(resolvePath(encodePath(reference.path), ''));
     const host = reference.authority.replace(/[^ -~]+/g, encodeURIComponent);
-    return `${base.scheme}://${host}${path}${query}${reference.fragment}`;
+    return `${base.scheme}://${host}${path}${query}${encodeFragment(reference.fragment)}`;
   }
   const basePath = `${base.path.replace(/\/$/, '')}/`;
   const path = encodePath(resolvePath(encodePath(basePath), encodePath(reference.path)));
   const noPath = reference.path === '' && url.split('#')[0] === '';
   const fragment = reference.fragment === '' && noPath ? base.fragment : reference.fragment;
-  return `${base.scheme}://${base.authority ?? ''}${path}${query}${fragment}`;
+  return `${base.scheme}://${base.authority ?? ''}${path}${query}${encodeFragment(fragment)}`;
 }
 
 interface Parts {
@@ -38,7 +40,7 @@ interface Parts {
 }
 
 function parse(url: string): Parts | null {
-  if (/[\x00-\x1f\x7f]/.test(url)) return null;
+  if (/[\x00-\x1f\x7f]/.test(url.split('#')[0]!)) return null;
   const [, body = '', fragment = ''] = /^([^#]*)(#.*)?$/su.exec(url) ?? [];
   if (!isPercentEncoded(fragment)) return null;
   if (body.startsWith(':')) return null;
@@ -69,13 +71,22 @@ function isPercentEncoded(text: string): boolean {
 
 /** Kept as written where that is a valid path, else encoded anew. */
 function encodePath(path: string): string {
-  if (acceptedInPath.test(path)) return path;
-  const bytes = Buffer.from(path).toString('latin1');
+  return acceptedInPath.test(path) ? path : encodeAnew(path, unreservedInPath);
+}
+
+/** The same for a fragment with its `#`. */
+function encodeFragment(fragment: string): string {
+  const text = fragment.slice(1);
+  return acceptedInFragment.test(text) ? fragment : `#${encodeAnew(text, unreservedInFragment)}`;
+}
+
+function encodeAnew(text: string, unreserved: RegExp): string {
+  const bytes = Buffer.from(text).toString('latin1');
   const decoded = bytes.replace(/%(..)/g, (_, hex: string) =>
     String.fromCharCode(Number.parseInt(hex, 16)),
   );
   return decoded.replace(/[\s\S]/g, (byte) =>
-    unreservedInPath.test(byte)
+    unreserved.test(byte)
       ? byte
       : `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,
   );

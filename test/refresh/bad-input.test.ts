@@ -124,6 +124,16 @@ const CASES: readonly Case[] = [
     failed: 'upstream-truncated',
   },
   {
+    title: 'gzip that is damaged',
+    answer: { headers: { 'content-encoding': 'gzip' }, body: gzipSync(INDEX).fill(0xff, 60, 90) },
+    failed: 'upstream-encoding',
+  },
+  {
+    title: 'a body that is called gzip and is not',
+    answer: { headers: { 'content-encoding': 'gzip' }, body: INDEX },
+    failed: 'upstream-encoding',
+  },
+  {
     title: 'a gzip bomb',
     answer: {
       headers: { 'content-encoding': 'gzip' },
@@ -262,6 +272,12 @@ const CASES: readonly Case[] = [
     repaired: { 'unknown-key': 1, 'unquoted-string': 1 },
   },
   { title: 'gzip that nobody announced', answer: body(gzipSync(INDEX)), salvaged: SERVED },
+  { title: 'gzip inside gzip', answer: body(gzipSync(gzipSync(INDEX))), salvaged: SERVED },
+  {
+    title: 'gzip inside gzip inside gzip',
+    answer: body(gzipSync(gzipSync(gzipSync(INDEX)))),
+    refused: 'binary',
+  },
 ];
 
 const engine = createWorkerPool({ threads: 2, taskTimeoutMs: 60_000, clock: systemClock });

@@ -1,6 +1,9 @@
 /** What is fetched of members and when, what is kept of them, and what a failing one takes away. */
+import { createHash } from 'node:crypto';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import type { MemberOutcome } from '../../src/refresh/member-cache.ts';
+import type { JsonValue } from '../../src/storage/state-store.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import {
   createFixture,
@@ -53,7 +56,7 @@ t.test('a member is fetched, scanned, and fresh', async (t) => {
   t.equal(await fixture.read('chandlery_member_fetches_total{member="one",result="modified"}'), 1);
   const [line] = fixture.logged('member fetched');
   t.match(line, { level: 'info', member: 'one', records: 2, plainRecords: 2, leftOut: {} });
-  t.ok(Number(line?.wireBytes) < INDEX.length);
+  t.match(line, { bytes: INDEX.length, wireBytes: gzipSync(INDEX).length });
 });
 
 t.test('who asks at the same time shares one fetch and one outcome', async (t) => {
@@ -119,19 +122,128 @@ t.test('from the second time on it is asked whether the index has changed', asyn
   );
 });
 
-t.test('the same bytes again are not modified, whatever the status', async (t) => {
-  const fixture = await createFixture(t, ALL);
+/** The keys of all objects that are written from now on. */
+function recordWrites(): { readonly keys: string[] } & Required<
+  Pick<FixtureOptions, 'wrapObjects'>
+> {
+  const keys: string[] = [];
+  return {
+    keys,
+    wrapObjects: (store) => ({
+      ...store,
+      put(key, body) {
+        keys.push(key);
+        return store.put(key, body);
+      },
+    }),
+  };
+}
+
+for (const gzip of [false, true]) {
+  const name = gzip ? 'compressed bytes' : 'bytes';
+  t.test(
+    `the same ${name} again are neither scanned nor stored, whatever the status`,
+    async (t) => {
+      const writes = recordWrites();
+      const fixture = await createFixture(t, { ...ALL, ...writes });
+      fixture.upstream.on('/one/index.yaml', [
+        { body: INDEX, gzip },
+        { body: INDEX, gzip, headers: { etag: '"a"' } },
+        { body: INDEX, gzip, headers: { etag: '"b"' } },
+        { status: 304 },
+      ]);
+      const first = await refresh(fixture);
+      t.equal(first.state, 'fresh');
+      await fixture.clock.advance(TTL_MS);
+      const second = await refresh(fixture);
+      t.match(second, { state: 'not-modified', fetchedAt: fixture.clock.now(), error: null });
+      t.equal(second.prepared, first.prepared);
+      await refresh(fixture, { force: true });
+      await refresh(fixture, { force: true });
+      t.equal(
+        fixture.upstream.requests[3]?.headers['if-none-match'],
+        '"b"',
+        'by the newest validator',
+      );
+      t.equal(fixture.calls.prepareMember, 1);
+      t.equal(writes.keys.length, 1);
+      const labels = 'member="one",result="not-modified"';
+      t.equal(await fixture.read(`chandlery_member_fetches_total{${labels}}`), 3);
+    },
+  );
+}
+
+t.test('the same index, compressed in another way, is not modified', async (t) => {
+  const writes = recordWrites();
+  const fixture = await createFixture(t, { ...ALL, ...writes });
+  const best = gzipSync(INDEX, { level: 9 });
+  const fast = gzipSync(INDEX, { level: 0 });
   fixture.upstream.on('/one/index.yaml', [
-    { body: INDEX, headers: { etag: '"a"' } },
-    { body: INDEX, headers: { etag: '"b"' } },
-    { status: 304 },
+    { body: best },
+    { body: fast },
+    { body: fast },
+    { body: INDEX },
   ]);
   const first = await refresh(fixture);
   const second = await refresh(fixture, { force: true });
   t.equal(second.state, 'not-modified');
   t.equal(second.prepared, first.prepared);
-  await refresh(fixture, { force: true });
-  t.equal(fixture.upstream.requests[2]?.headers['if-none-match'], '"b"', 'by the newest validator');
+  t.equal(fixture.calls.prepareMember, 2);
+  t.equal((await refresh(fixture, { force: true })).state, 'not-modified');
+  t.equal(fixture.calls.prepareMember, 2, 'the newest bytes are known now');
+  t.equal((await refresh(fixture, { force: true })).state, 'not-modified', 'and not compressed');
+  t.equal(writes.keys.length, 1);
+});
+
+t.test('an index that goes back to what it was is modified', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const other = { body: indexOf({ nginx: ['1.2.0'] }), gzip: true };
+  const good = { body: INDEX, gzip: true };
+  fixture.upstream.on('/one/index.yaml', [good, other, good]);
+  for (const records of [2, 1, 2]) {
+    t.match(await refresh(fixture, { force: true }), { state: 'fresh', prepared: { records } });
+  }
+});
+
+t.test('gzip that breaks off without a sign is fetched once more', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const whole = gzipSync(INDEX);
+  const cut = whole.subarray(0, whole.length - 9);
+  fixture.upstream.on('/one/index.yaml', [{ body: cut, chunkBytes: 50 }, { body: whole }]);
+  t.match(await refresh(fixture), { state: 'fresh', prepared: { records: 2 } });
+  t.equal(fixture.upstream.requests.length, 2);
+
+  fixture.upstream.on('/one/index.yaml', { body: cut, chunkBytes: 50 });
+  t.match(await refresh(fixture, { force: true }), {
+    state: 'stale',
+    prepared: { records: 2 },
+    error: { code: 'upstream-truncated', retryable: true },
+  });
+  t.equal(fixture.upstream.requests.length, 4, 'but not again and again');
+});
+
+t.test('what gzip makes of few bytes is limited like any index', async (t) => {
+  const fixture = await createFixture(t, { ...ALL, members: { one: { maxIndexBytes: 10_000 } } });
+  fixture.upstream.on('/one/index.yaml', { body: `${INDEX}#${' '.repeat(10_000)}\n`, gzip: true });
+  t.match(await refresh(fixture), { state: 'missing', error: { code: 'upstream-too-large' } });
+  t.equal(fixture.upstream.requests.length, 1);
+});
+
+t.test('an index is stored as it came, and restored from that', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', { body: INDEX, gzip: true, headers: { etag: '"a"' } });
+  const { prepared } = await refresh(before);
+  const [key] = await before.keys();
+  const stored = await before.objects.load(key!, { maxBytes: 10_000 });
+  t.equal(gunzipSync(stored!).toString(), INDEX);
+  t.equal(key, `members/one/${createHash('sha256').update(stored!).digest('hex')}.body`);
+
+  const writes = recordWrites();
+  const after = await restart(t, before, writes);
+  t.match(await refresh(after), { state: 'not-modified', error: null });
+  t.equal(after.calls.prepareMember, 1, 'the stored bytes, not the same ones that came again');
+  t.match((await refresh(after)).prepared, { digest: prepared?.digest, bytes: INDEX.length });
+  t.strictSame(writes.keys, []);
 });
 
 t.test('after a restart the stored index is confirmed with one conditional request', async (t) => {
@@ -173,21 +285,33 @@ t.test('what was stored for another address is ignored', async (t) => {
   t.equal((await after.keys()).length, 1, 'and removed once there is something better');
 });
 
-for (const [damage, change] of [
-  ['is cut off', (body: string) => body.slice(0, -20)],
-  ['has one byte changed', (body: string) => body.replace('1.1.0', '1.1.1')],
-  ['is no index any more', () => '<html>'],
-] as const) {
+const DAMAGES: readonly (readonly [string, boolean, (body: Buffer) => Uint8Array])[] = [
+  ['is cut off', false, (body) => body.subarray(0, -20)],
+  ['has one byte changed', false, (body) => Buffer.from(`${body}`.replace('1.1.0', '1.1.1'))],
+  ['is no index any more', false, () => Buffer.from('<html>')],
+  ['is compressed and cut off', true, (body) => body.subarray(0, -20)],
+  ['is compressed and damaged', true, (body) => Buffer.from(body).fill(0xff, 40, 50)],
+  ['is another one, compressed', true, () => gzipSync(indexOf({ nginx: ['6.6.6'] }))],
+  ['is a gzip bomb', true, () => gzipSync(Buffer.alloc(2_000_000, '#'))],
+];
+for (const [damage, gzip, change] of DAMAGES) {
   t.test(`a stored index that ${damage} is ignored`, async (t) => {
-    const before = await createFixture(t, ALL);
-    before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+    const members = { one: { maxIndexBytes: 1_000_000 } };
+    const before = await createFixture(t, { ...ALL, members });
+    const answer = { body: INDEX, gzip, headers: { etag: '"a"' } };
+    before.upstream.on('/one/index.yaml', answer);
     await refresh(before);
     const [key] = await before.keys();
-    await before.objects.put(key!, Buffer.from(change(INDEX)));
-    const after = await restart(t, before);
+    const stored = await before.objects.load(key!, { maxBytes: 10_000 });
+    await before.objects.put(key!, change(Buffer.from(stored!)));
+    const after = await restart(t, before, { members });
+    after.upstream.on('/one/index.yaml', [{ status: 404 }, answer]);
+    t.match(await refresh(after), { state: 'missing', prepared: null });
     t.match(await refresh(after), { state: 'fresh', prepared: { records: 2 } });
-    t.ok(asksUnconditionally(after.upstream.requests[1]!), 'it is not confirmed by accident');
-    t.match(after.logged('stored member not loaded'), [{ level: 'warn', member: 'one' }]);
+    t.ok(after.upstream.requests.slice(1).every(asksUnconditionally), 'nothing is confirmed');
+    const told = after.logged('stored member not loaded');
+    t.match(told, [{ level: 'warn', member: 'one' }]);
+    t.equal(told.length, 1, 'and it is looked at once');
     t.strictSame(await after.keys(), [key]);
   });
 }
@@ -205,10 +329,15 @@ t.test('a state document of another shape is ignored', async (t) => {
   const before = await createFixture(t, ALL);
   before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
   await refresh(before);
-  for (const value of [null, 7, [], { baseUrl: 1 }, { baseUrl: 'x', digest: 'y' }]) {
+  const now = (await before.state.get('member:one'))?.value as Record<string, JsonValue>;
+  // As it was when bodies were stored decompressed.
+  const { wireDigest: _, ...former } = now;
+  const others = [null, 7, [], { baseUrl: 1 }, { ...now, digest: 1 }, { ...former, bytes: 9 }];
+  for (const value of others) {
     await before.state.set('member:one', value);
     const after = await createFixture(t, { ...ALL, path: before.path, upstream: before.upstream });
     t.match(await refresh(after), { state: 'fresh' }, JSON.stringify(value));
+    t.ok(asksUnconditionally(after.upstream.requests.at(-1)!));
     await after.close();
   }
 });
@@ -254,12 +383,12 @@ t.test('of a member one index is stored, the newest', async (t) => {
   const next = indexOf({ nginx: ['1.2.0'] });
   fixture.upstream.on('/one/index.yaml', [{ body: INDEX }, { body: next }]);
   await refresh(fixture);
-  await fixture.objects.put('members/one/left-by-a-crash.yaml', Buffer.from('x'));
-  await fixture.objects.put('members/one-more/other.yaml', Buffer.from('x'));
-  const { prepared } = await refresh(fixture, { force: true });
+  await fixture.objects.put('members/one/left-by-a-crash.body', Buffer.from('x'));
+  await fixture.objects.put('members/one-more/other.body', Buffer.from('x'));
+  await refresh(fixture, { force: true });
   t.strictSame(await fixture.keys(), [
-    'members/one-more/other.yaml',
-    `members/one/${prepared?.digest}.yaml`,
+    'members/one-more/other.body',
+    `members/one/${createHash('sha256').update(next).digest('hex')}.body`,
   ]);
 });
 

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../src/clock.ts';
+import { createSeededRandom } from '../../src/demo/seeded-random.ts';
 import { Schedule } from '../../src/refresh/schedule.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
@@ -69,6 +70,34 @@ t.test('it is early by at most a twentieth of the interval, and never late', asy
   for (const [index, at] of runs.entries()) {
     const early = (index + 1) * INTERVAL_MS - at;
     t.equal(Math.round(early), Math.round(draws[index % draws.length]! * INTERVAL_MS * 0.05));
+  }
+});
+
+t.test('two hundred that start together do not run together', async (t) => {
+  const clock = new FakeClock();
+  const random = createSeededRandom(1, 0);
+  const runs: number[] = [];
+  for (let count = 0; count < 200; count++) {
+    const schedule = new Schedule({
+      intervalMs: 3_600_000,
+      clock,
+      random: () => random.below(1e6) / 1e6,
+      run: async () => void runs.push(clock.monotonicMs()),
+    });
+    t.teardown(() => schedule.close());
+    schedule.start();
+  }
+  for (let mark = 1; mark <= 2; mark++) {
+    runs.length = 0;
+    await clock.advance(3_600_000);
+    t.equal(runs.length, 200);
+    const tenths = new Map<number, number>();
+    for (const at of runs) {
+      const tenth = Math.floor((mark * 3_600_000 - at) / 18_000);
+      tenths.set(tenth, (tenths.get(tenth) ?? 0) + 1);
+    }
+    t.strictSame([...tenths.keys()].sort(), [...Array(10).keys()], 'over three minutes');
+    t.ok(Math.max(...tenths.values()) < 40, 'twenty each, more or less');
   }
 });
 

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
+import { mergeMembers } from '../../src/helm/assemble.ts';
 import type { MergedIndex } from '../../src/helm/model.ts';
 import { SnapshotStore } from '../../src/refresh/snapshot-store.ts';
 import { createEmbeddedStateStore } from '../../src/storage/embedded-state-store.ts';
@@ -68,10 +69,11 @@ function createRig(t: Test): Rig {
 async function merge(version: string): Promise<MergedIndex> {
   const prepared = await engine.prepareMember({
     bytes: Buffer.from(indexOf({ nginx: [version] })),
+    maxBytes: 1_000_000,
     baseUrl: 'https://charts.example/',
     urls: ['proxied'],
   });
-  return engine.mergeMembers({ members: [{ name: 'one', prepared }], urls: 'proxied' });
+  return mergeMembers({ members: [{ name: 'one', prepared }], urls: 'proxied' });
 }
 
 async function keysOf(objects: ObjectStore): Promise<readonly string[]> {

@@ -213,7 +213,7 @@ t.test('members', async (t) => {
     t.equal(fixture.calls.prepareMember, 2);
 
     for (const name of names) await fixture.virtual(name).refresh({ force: false });
-    t.equal(fixture.calls.mergeMembers, 3);
+    t.equal(fixture.calls.mergeYaml, 3);
     const urlsOf = (name: string): string =>
       Buffer.from(fixture.virtual(name).current()!.yaml.bytes).toString();
     t.match(urlsOf('all'), 'charts/nginx/nginx-1.1.0.tgz');
@@ -354,7 +354,7 @@ t.test('unchanged', async (t) => {
       members: [{ state: 'not-modified' }, { state: 'not-modified' }],
     });
     t.strictSame(store.puts, []);
-    t.equal(fixture.calls.mergeMembers, 1);
+    t.equal(fixture.calls.mergeYaml, 1);
     const after = virtual.current()!;
     t.match(after, {
       yaml: before.yaml,
@@ -375,7 +375,7 @@ t.test('unchanged', async (t) => {
     const virtual = fixture.virtual();
     await virtual.refresh({ force: false });
     t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
-    t.equal(fixture.calls.mergeMembers, 1);
+    t.equal(fixture.calls.mergeYaml, 1);
   });
 
   t.test('a member that only has a new date publishes nothing', async (t) => {
@@ -395,7 +395,7 @@ t.test('unchanged', async (t) => {
     });
     t.ok(store.puts.every((key) => key.startsWith('members/one/')));
     t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
-    t.equal(fixture.calls.mergeMembers, 2, 'and is not merged again');
+    t.equal(fixture.calls.mergeYaml, 2, 'and is not merged again');
   });
 
   t.test('a chart that moved upstream is found at its new place', async (t) => {
@@ -591,9 +591,9 @@ t.test('publishing', async (t) => {
     const fixture = await createWarm(t, {
       engine: {
         ...engine,
-        async mergeMembers(input) {
+        async mergeYaml(input) {
           if (isDown) throw new Error('out of memory');
-          return engine.mergeMembers(input);
+          return engine.mergeYaml(input);
         },
       },
     });

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { gunzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../src/clock.ts';
+import { mergeMembers } from '../../src/helm/assemble.ts';
 import type { SharedBytes } from '../../src/helm/model.ts';
 import type { IndexEngine } from '../../src/refresh/index-engine.ts';
 import { createWorkerPool } from '../../src/refresh/worker-pool.ts';
@@ -59,14 +60,19 @@ t.test('a member is prepared, merged, compressed and digested', async (t) => {
   const pool = createRealPool(t);
   const prepared = await pool.prepareMember({
     bytes: Buffer.from(indexOf({ nginx: ['1.1.0', '1.0.0'] })),
+    maxBytes: 1_000_000,
     baseUrl: 'https://charts.example/',
     urls: ['proxied'],
   });
   t.match(prepared, { records: 2, carried: 2 });
-  const merged = await pool.mergeMembers({
-    members: [{ name: 'one', prepared }],
-    urls: 'proxied',
-  });
+  const input = { members: [{ name: 'one', prepared }], urls: 'proxied' } as const;
+  const [index, json, locations] = await Promise.all([
+    pool.mergeYaml(input),
+    pool.mergeJson(input),
+    pool.mergeLocations(input),
+  ]);
+  const merged = { ...index, ...json, ...locations };
+  t.strictSame(merged, mergeMembers(input), 'as on one thread');
   t.match(merged, { charts: 1, versions: 2 });
   t.equal(merged.revision, createHash('sha256').update(merged.yaml).digest('hex'));
   t.equal(await pool.digest(merged.json), merged.jsonDigest);
@@ -80,7 +86,7 @@ t.test('a member is prepared, merged, compressed and digested', async (t) => {
 
 t.test('an error of the engine comes back with its code and its details', async (t) => {
   const pool = createRealPool(t);
-  const input = { bytes: Buffer.from('<html>'), baseUrl: null, urls: [] };
+  const input = { bytes: Buffer.from('<html>'), maxBytes: 100, baseUrl: null, urls: [] };
   await t.rejects(pool.prepareMember(input), {
     name: 'AppError',
     code: 'index-refused',
@@ -104,14 +110,19 @@ t.test('bytes that are shared already are not copied', async (t) => {
   t.equal(bytes[1], 7, 'and what it gave back is that memory, too');
 
   const member = ask('nothing');
-  await pool.prepareMember({ bytes: member, baseUrl: null, urls: [] });
+  await pool.prepareMember({ bytes: member, maxBytes: 100, baseUrl: null, urls: [] });
   t.equal(member[0], 43);
 });
 
 t.test('bytes that are not shared are copied once, into memory that threads share', async (t) => {
   const { pool } = createPool(t);
   const bytes = new Uint8Array(12);
-  const answer: unknown = await pool.prepareMember({ bytes, baseUrl: null, urls: [] });
+  const answer: unknown = await pool.prepareMember({
+    bytes,
+    maxBytes: 100,
+    baseUrl: null,
+    urls: [],
+  });
   t.strictSame(answer, { isShared: true });
   t.equal(bytes[0], 0, 'those of the caller stay as they are');
 });

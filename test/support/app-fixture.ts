@@ -77,7 +77,7 @@ export interface Parts {
   readonly objects: ObjectStore;
   readonly state: StateStore;
   readonly metrics: Metrics;
-  readonly calls: { readonly prepareMember: number; readonly mergeMembers: number };
+  readonly calls: { readonly prepareMember: number; readonly mergeYaml: number };
   virtual(name?: string): VirtualRefresher;
   /** The lines of the log with that message, or all. */
   logged(message?: string): readonly Record<string, unknown>[];

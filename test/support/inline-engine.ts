@@ -1,7 +1,7 @@
 /** The index engine on the calling thread: the real work without the threads, and a count of it. */
 import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
-import { mergeMembers } from '../../src/helm/assemble.ts';
+import { mergeJson, mergeLocations, mergeYaml } from '../../src/helm/assemble.ts';
 import type { SharedBytes } from '../../src/helm/model.ts';
 import { prepareMember } from '../../src/helm/prepare.ts';
 import type { IndexEngine } from '../../src/refresh/index-engine.ts';
@@ -16,9 +16,12 @@ export function share(bytes: Uint8Array | string): SharedBytes {
 export function createInlineEngine(): IndexEngine {
   return {
     prepareMember: async (input) => prepareMember(input),
-    mergeMembers: async (input) => mergeMembers(input),
+    mergeYaml: async (input) => mergeYaml(input),
+    mergeJson: async (input) => mergeJson(input),
+    mergeLocations: async (input) => mergeLocations(input),
     compress: async (bytes) => share(gzipSync(bytes)),
     digest: async (bytes) => createHash('sha256').update(bytes).digest('hex'),
+    ready: async () => {},
     load: () => ({ queueDepth: 0, utilization: 0 }),
     close: async () => {},
   };
@@ -27,11 +30,11 @@ export function createInlineEngine(): IndexEngine {
 /** An engine, and how often each of its functions was called. */
 export interface CountedEngine {
   readonly engine: IndexEngine;
-  readonly calls: { prepareMember: number; mergeMembers: number };
+  readonly calls: { prepareMember: number; mergeYaml: number };
 }
 
 export function countCalls(engine: IndexEngine): CountedEngine {
-  const calls = { prepareMember: 0, mergeMembers: 0 };
+  const calls = { prepareMember: 0, mergeYaml: 0 };
   return {
     calls,
     engine: {
@@ -39,12 +42,15 @@ export function countCalls(engine: IndexEngine): CountedEngine {
         calls.prepareMember++;
         return engine.prepareMember(input);
       },
-      mergeMembers(input) {
-        calls.mergeMembers++;
-        return engine.mergeMembers(input);
+      mergeYaml(input) {
+        calls.mergeYaml++;
+        return engine.mergeYaml(input);
       },
+      mergeJson: (input) => engine.mergeJson(input),
+      mergeLocations: (input) => engine.mergeLocations(input),
       compress: (bytes) => engine.compress(bytes),
       digest: (bytes) => engine.digest(bytes),
+      ready: () => engine.ready(),
       load: () => engine.load(),
       close: (options) => engine.close(options),
     },

@@ -1,4 +1,5 @@
 /** Fetching an index: requests, answers, limits, time-outs, retries and cancelling. */
+import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import packageJson from '../../package.json' with { type: 'json' };
@@ -20,6 +21,9 @@ const UNCONDITIONAL = { validator: null };
 
 const textOf = (fetched: { readonly kind: string; readonly bytes?: Uint8Array }): string =>
   Buffer.from(fetched.bytes ?? []).toString();
+
+const sha256 = (bytes: string | Uint8Array): string =>
+  createHash('sha256').update(bytes).digest('hex');
 
 t.test('the request', async (t) => {
   await t.test('goes to index.yaml under the base URL and says who asks for what', async (t) => {
@@ -93,7 +97,7 @@ t.test('an answer', async (t) => {
     t.ok(fetched.bytes.buffer instanceof SharedArrayBuffer);
     t.equal(fetched.bytes.byteLength, fetched.bytes.buffer.byteLength);
     t.equal(textOf(fetched), INDEX);
-    t.equal(fetched.wireBytes, INDEX.length);
+    t.equal(fetched.digest, sha256(INDEX));
     t.same(fetched.validator, { etag: 'W/"weak"', lastModified: LAST_MODIFIED });
   });
 
@@ -106,10 +110,13 @@ t.test('an answer', async (t) => {
   await t.test('that is long, with and without a length, arrives whole', async (t) => {
     const { server, upstream, remote } = await createFixture(t);
     const body = Buffer.alloc(900_000, 'abcdefg');
-    server.on('/index.yaml', [{ body }, { body, chunkBytes: 70_001 }, { body, gzip: true }]);
-    for (let turn = 0; turn < 3; turn += 1) {
+    server.on('/index.yaml', [{ body }, { body, chunkBytes: 70_001 }]);
+    for (let turn = 0; turn < 2; turn += 1) {
       const fetched = await upstream.fetchIndex(remote(), UNCONDITIONAL);
-      t.ok(fetched.kind === 'modified' && body.equals(fetched.bytes));
+      if (fetched.kind !== 'modified') throw new Error('expected bytes');
+      t.ok(body.equals(fetched.bytes));
+      t.equal(fetched.bytes.byteLength, fetched.bytes.buffer.byteLength);
+      t.equal(fetched.digest, sha256(body));
     }
   });
 
@@ -229,45 +236,30 @@ t.test('an answer', async (t) => {
 t.test('compression', async (t) => {
   const compressed = gzipSync(INDEX);
 
-  await t.test('is undone, and both sizes are known', async (t) => {
+  await t.test('is left to a worker, whatever the headers call it', async (t) => {
     const { server, upstream, remote } = await createFixture(t);
-    const body = INDEX.repeat(1_000);
-    server.on('/index.yaml', [
-      { body, gzip: true },
-      { body, gzip: true, chunkBytes: 1 },
-    ]);
-    for (let turn = 0; turn < 2; turn += 1) {
-      const fetched = await upstream.fetchIndex(remote(), UNCONDITIONAL);
-      if (fetched.kind !== 'modified') throw new Error('expected bytes');
-      t.equal(textOf(fetched), body);
-      t.equal(fetched.wireBytes, gzipSync(body).length);
+    const labels = ['gzip', 'x-gzip', 'GZIP', 'gzip, gzip', ['gzip', 'gzip'], null, 'identity'];
+    for (const label of labels) {
+      const headers: Record<string, string | string[]> =
+        label === null ? {} : { 'content-encoding': label };
+      server.on('/index.yaml', [
+        { headers, body: compressed },
+        { headers, body: compressed, chunkBytes: 1 },
+      ]);
+      for (let turn = 0; turn < 2; turn += 1) {
+        const fetched = await upstream.fetchIndex(remote(), UNCONDITIONAL);
+        if (fetched.kind !== 'modified') throw new Error('expected bytes');
+        t.ok(compressed.equals(fetched.bytes), `Content-Encoding: ${label}`);
+        t.equal(fetched.digest, sha256(compressed));
+      }
     }
   });
 
-  await t.test('is undone whatever the headers call it', async (t) => {
+  await t.test('that is said to be none is none', async (t) => {
     const { server, upstream, remote } = await createFixture(t);
-    const labels: readonly (readonly [string | readonly string[] | null, Uint8Array])[] = [
-      ['x-gzip', compressed],
-      ['GZIP', compressed],
-      [null, compressed],
-      ['identity', compressed],
-      ['aws-chunked', compressed],
-      ['gzip, gzip', compressed],
-      [['gzip', 'gzip'], compressed],
-      ['gzip, gzip', gzipSync(compressed)],
-      ['gzip', gzipSync(compressed)],
-      ['utf-8', Buffer.from(INDEX)],
-    ];
-    for (const [label, body] of labels) {
-      server.on('/index.yaml', {
-        headers: label === null ? {} : { 'content-encoding': label },
-        body,
-      });
-      t.equal(
-        textOf(await upstream.fetchIndex(remote(), UNCONDITIONAL)),
-        INDEX,
-        `Content-Encoding: ${label}`,
-      );
+    for (const label of ['', 'identity', 'none', 'utf-8', 'aws-chunked']) {
+      server.on('/index.yaml', { headers: { 'content-encoding': label }, body: INDEX });
+      t.equal(textOf(await upstream.fetchIndex(remote(), UNCONDITIONAL)), INDEX, label);
     }
   });
 
@@ -284,30 +276,22 @@ t.test('compression', async (t) => {
     }
   });
 
-  await t.test('that is not what it says, or is damaged, is refused', async (t) => {
+  await t.test('that is not what it says is refused', async (t) => {
     const { server, upstream, remote } = await createFixture(t);
-    const damaged = Buffer.from(compressed);
-    damaged.fill(0xff, compressed.length - 8);
-    const garbage = Buffer.concat([compressed, Buffer.from('garbage')]);
-    for (const body of [Buffer.from(INDEX), damaged, garbage]) {
+    for (const body of [INDEX, '\x1f\x8c', '<html>']) {
       server.on('/index.yaml', { headers: { 'content-encoding': 'gzip' }, body });
-      await failureOf(t, upstream.fetchIndex(remote(), UNCONDITIONAL), 'upstream-encoding');
+      const error = await failureOf(
+        t,
+        upstream.fetchIndex(remote(), UNCONDITIONAL),
+        'upstream-encoding',
+      );
+      t.match(error.details, { attempts: 1 });
     }
   });
 
-  await t.test('may be followed by zeros or by more of it', async (t) => {
-    const { server, upstream, remote } = await createFixture(t);
-    server.on('/index.yaml', [
-      { body: Buffer.concat([compressed, Buffer.alloc(600)]) },
-      { body: Buffer.concat([compressed, compressed]) },
-    ]);
-    t.equal(textOf(await upstream.fetchIndex(remote(), UNCONDITIONAL)), INDEX);
-    t.equal(textOf(await upstream.fetchIndex(remote(), UNCONDITIONAL)), INDEX + INDEX);
-  });
-
-  await t.test('that ends too early is a truncated body', async (t) => {
+  await t.test('that ends before it begins is a truncated body', async (t) => {
     const { server, upstream, clock, remote } = await createFixture(t);
-    for (const length of [0, 1, 5, compressed.length - 1]) {
+    for (const length of [0, 1]) {
       const cut = compressed.subarray(0, length);
       server.on('/index.yaml', { headers: { 'content-encoding': 'gzip' }, body: cut });
       const failed = failureOf(
@@ -327,12 +311,8 @@ t.test('compression', async (t) => {
 t.test('the limit of bytes', async (t) => {
   await t.test('is inclusive', async (t) => {
     const { server, upstream, remote } = await createFixture(t);
-    server.on('/index.yaml', [
-      { body: 'x'.repeat(100) },
-      { body: 'x'.repeat(100), chunkBytes: 7 },
-      { body: 'x'.repeat(100), gzip: true },
-    ]);
-    for (let turn = 0; turn < 3; turn += 1) {
+    server.on('/index.yaml', [{ body: 'x'.repeat(100) }, { body: 'x'.repeat(100), chunkBytes: 7 }]);
+    for (let turn = 0; turn < 2; turn += 1) {
       const fetched = await upstream.fetchIndex(remote({ maxIndexBytes: 100 }), UNCONDITIONAL);
       t.equal(textOf(fetched).length, 100);
     }
@@ -379,31 +359,6 @@ t.test('the limit of bytes', async (t) => {
       await server.untilNoConnections();
     },
   );
-
-  await t.test('counts what comes out of gzip where that is gzip again', async (t) => {
-    const { server, upstream, remote } = await createFixture(t);
-    const empty = gzipSync('');
-    const body = gzipSync(Buffer.concat(Array.from({ length: 60_000 }, () => empty)));
-    server.on('/index.yaml', { headers: { 'content-encoding': 'gzip' }, body });
-    await failureOf(t, upstream.fetchIndex(remote(), UNCONDITIONAL), 'upstream-too-large');
-  });
-
-  await t.test('stops a gzip bomb, also one inside another, without unpacking it', async (t) => {
-    const { server, upstream, remote } = await createFixture(t);
-    const bomb = gzipSync(Buffer.alloc(200_000_000), { level: 9 });
-    server.on('/index.yaml', [
-      { headers: { 'content-encoding': 'gzip' }, body: bomb },
-      { headers: { 'content-encoding': 'gzip' }, body: gzipSync(bomb) },
-      { body: bomb },
-    ]);
-    for (let turn = 0; turn < 3; turn += 1) {
-      const before = process.memoryUsage().arrayBuffers;
-      await failureOf(t, upstream.fetchIndex(remote(), UNCONDITIONAL), 'upstream-too-large');
-      const grown = process.memoryUsage().arrayBuffers - before;
-      t.ok(grown < 50_000_000, `${grown} bytes more`);
-    }
-    await server.untilNoConnections();
-  });
 });
 
 t.test('a body that breaks off', async (t) => {

@@ -2,7 +2,7 @@
  * A worker that misbehaves as it is asked to. Its input is three numbers in shared memory: whether
  * it has begun, whether it may end, and what to do.
  */
-import { threadId } from 'node:worker_threads';
+import { parentPort, threadId } from 'node:worker_threads';
 
 const fine = (value) => ({ ok: true, value });
 
@@ -64,3 +64,5 @@ export function prepareMember({ bytes }) {
   bytes[0] = 43;
   return fine({ isShared: bytes.buffer instanceof SharedArrayBuffer });
 }
+
+parentPort.postMessage('loaded');
