@@ -37,6 +37,8 @@ export interface AppOptions {
   /** A number from 0 up to 1. */
   readonly random: () => number;
   readonly logger: Logger;
+  /** Whether the workers get ready before they are needed: what a server wants, and one refresh does not. */
+  readonly warmWorkers?: boolean;
 }
 
 /** Builds the program; nothing runs before `start` or `refreshOnce`. */
@@ -58,17 +60,19 @@ export class App {
   readonly #merges: RefreshQueue;
   readonly #cache: MemberCache;
   readonly #charts: ChartFiles;
+  readonly #snapshots: SnapshotStore;
   readonly #server: ReturnType<typeof createServer>;
   #listening: Promise<string> | null = null;
   #closing: Promise<void> | null = null;
 
-  constructor({ config, clock, random, logger }: AppOptions) {
+  constructor({ config, clock, random, logger, warmWorkers = false }: AppOptions) {
     this.#config = config;
     this.#clock = clock;
     this.#logger = logger;
     this.#engine = createWorkerPool({
       threads: config.workers.threads,
       taskTimeoutMs: config.workers.taskTimeoutMs,
+      warm: warmWorkers,
       clock,
     });
     this.metrics = createMetrics({
@@ -111,7 +115,10 @@ export class App {
       remotes: cachedRemotes(config),
       upstream: this.#upstream,
     });
-    const store = new SnapshotStore(shared);
+    this.#snapshots = new SnapshotStore({
+      ...shared,
+      maxMemoryBytes: config.server.snapshotMemoryBytes,
+    });
     const virtuals = new Map<string, VirtualRefresher>();
     for (const [name, virtual] of config.virtuals) {
       const ttls = virtual.members.map((member) => ttlMsOf(config, member));
@@ -124,7 +131,7 @@ export class App {
         backgroundRefresh: virtual.backgroundRefresh,
         rebuildTimeoutMs: config.server.rebuildTimeoutMs,
         cache: this.#cache,
-        store,
+        store: this.#snapshots,
         queue: this.#merges,
         random,
       });
@@ -184,6 +191,8 @@ export class App {
         const result = await virtual.refresh({ force: options.force });
         results.set(name, result);
         options.onResult?.(name, result);
+        // The next start would have to compress what this process leaves uncompressed.
+        await virtual.whenIdle();
       }),
     );
     return results;
@@ -219,6 +228,7 @@ export class App {
       () => this.#charts.close(),
       () => this.#engine.close({ graceMs: 0 }),
       () => this.#upstream.close(),
+      () => this.#snapshots.close(),
       () => this.#objects.close(),
       () => this.#state.close(),
     ]) {

@@ -50,6 +50,7 @@ export interface Config {
     readonly port: number;
     readonly shutdownTimeoutMs: number;
     readonly rebuildTimeoutMs: number;
+    readonly snapshotMemoryBytes: number;
   };
   readonly objects: { readonly kind: 'filesystem'; readonly path: string };
   readonly state: { readonly kind: 'embedded' };
@@ -315,6 +316,13 @@ const configSchema = z
           .max(maxTimerMs)
           .default(120_000)
           .describe('Milliseconds that a request may wait while nothing is published yet.'),
+        snapshot_memory_bytes: z
+          .int()
+          .min(0)
+          .default(1_073_741_824)
+          .describe(
+            'Bytes of published indexes that are kept in memory, of all virtual repositories together; the least used of the others are streamed from the object store.',
+          ),
       })
       .prefault({})
       .describe('The HTTP server.'),
@@ -1584,6 +1592,7 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
       port: raw.server.port,
       shutdownTimeoutMs: raw.server.shutdown_timeout_ms,
       rebuildTimeoutMs: raw.server.rebuild_timeout_ms,
+      snapshotMemoryBytes: raw.server.snapshot_memory_bytes,
     },
     objects: { kind: raw.objects.kind, path: raw.objects.path },
     state: { kind: raw.state.kind },

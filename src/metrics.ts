@@ -64,6 +64,12 @@ export interface Metrics {
     readonly versions: number;
     readonly conflicts: number;
   }): void;
+  /** How many bytes of snapshots are in memory now. */
+  snapshotMemory(bytes: number): void;
+  /** A part of a snapshot had to leave the memory. */
+  snapshotEvicted(virtual: string): void;
+  /** A part of a snapshot was streamed from the store, because it is not in memory. */
+  snapshotStreamed(virtual: string): void;
   memberFetched(event: { readonly member: string; readonly result: MemberFetchResult }): void;
   /** What a refresh took from a member; reasons that are not mentioned any more go to 0. */
   memberUsed(event: {
@@ -161,6 +167,23 @@ export function createMetrics(options: {
     labelNames: ['virtual'],
     registers,
   });
+  const snapshotMemory = new Gauge({
+    name: 'chandlery_snapshot_memory_bytes',
+    help: 'Bytes of published indexes and locations that are in memory.',
+    registers,
+  });
+  const snapshotEvictions = new Counter({
+    name: 'chandlery_snapshot_evictions_total',
+    help: 'Encodings of an index, or tables of locations, that left the memory for want of room.',
+    labelNames: ['virtual'],
+    registers,
+  });
+  const snapshotStreams = new Counter({
+    name: 'chandlery_snapshot_streams_total',
+    help: 'Responses whose index was streamed from the object store.',
+    labelNames: ['virtual'],
+    registers,
+  });
   const memberLastSuccess = new Gauge({
     name: 'chandlery_member_last_success_timestamp_seconds',
     help: 'When the member last gave a usable answer; 0 where it never did.',
@@ -250,6 +273,8 @@ export function createMetrics(options: {
     for (const result of REFRESH_RESULTS) refreshes.inc({ virtual, result }, 0);
     for (const result of CHART_REQUEST_RESULTS) chartRequests.inc({ virtual, result }, 0);
     inlineRebuilds.inc({ virtual }, 0);
+    snapshotEvictions.inc({ virtual }, 0);
+    snapshotStreams.inc({ virtual }, 0);
     for (const member of members) {
       memberLastSuccess.set({ virtual, member }, 0);
       for (const result of MEMBER_FETCH_RESULTS) memberFetches.inc({ member, result }, 0);
@@ -295,6 +320,15 @@ export function createMetrics(options: {
       charts.set({ virtual }, event.charts);
       versions.set({ virtual }, event.versions);
       conflicts.set({ virtual }, event.conflicts);
+    },
+    snapshotMemory(bytes) {
+      snapshotMemory.set(bytes);
+    },
+    snapshotEvicted(virtual) {
+      snapshotEvictions.inc({ virtual });
+    },
+    snapshotStreamed(virtual) {
+      snapshotStreams.inc({ virtual });
     },
     memberFetched({ member, result }) {
       memberFetches.inc({ member, result });

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { type App, createApp } from '../src/app.ts';
 import { buildConfig } from '../src/config.ts';
-import { indexOf, recordLog, servedIn } from './support/app-fixture.ts';
+import { directoryOf, indexOf, recordLog, servedIn } from './support/app-fixture.ts';
 import { FakeClock } from './support/fake-clock.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from './support/scripted-upstream.ts';
 
@@ -33,7 +33,7 @@ async function createRig(
     readonly virtual?: Readonly<Record<string, unknown>>;
   } = {},
 ): Promise<Rig> {
-  const path = options.path ?? t.testdir();
+  const path = options.path ?? directoryOf(t);
   const upstream = options.upstream ?? (await startScriptedUpstream());
   t.teardown(() => upstream.close());
   const clock = new FakeClock();
@@ -163,6 +163,7 @@ t.test('one refresh without a server publishes and says how it went', async (t) 
   t.strictSame(told, ['all published']);
   t.strictSame(servedIn(rig.app.virtuals.get('all')!.current()), ['nginx@1.1.0', 'nginx@1.0.0']);
   t.strictSame(rig.logged('listening'), []);
+  t.ok(rig.app.virtuals.get('all')?.current()?.json.gzip, 'and leaves nothing to compress');
 });
 
 t.test('close', async (t) => {

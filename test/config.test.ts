@@ -118,6 +118,7 @@ t.test('the least config gets every default', async (t) => {
       port: 8080,
       shutdownTimeoutMs: 10_000,
       rebuildTimeoutMs: 120_000,
+      snapshotMemoryBytes: 1_073_741_824,
     },
     objects: { kind: 'filesystem', path: './data' },
     state: { kind: 'embedded' },
@@ -151,7 +152,7 @@ t.test('the least config gets every default', async (t) => {
 
 t.test('every key that is given has its effect', async (t) => {
   const { config } = load(`
-server: { host: "::", port: 0, shutdown_timeout_ms: 1, rebuild_timeout_ms: 2 }
+server: { host: "::", port: 0, shutdown_timeout_ms: 1, rebuild_timeout_ms: 2, snapshot_memory_bytes: 0 }
 objects: { kind: filesystem, path: /var/lib/chandlery }
 state: { kind: embedded }
 workers: { threads: 3, task_timeout_ms: 4 }
@@ -176,6 +177,7 @@ virtuals:
     port: 0,
     shutdownTimeoutMs: 1,
     rebuildTimeoutMs: 2,
+    snapshotMemoryBytes: 0,
   });
   t.strictSame(config.objects, { kind: 'filesystem', path: '/var/lib/chandlery' });
   t.strictSame(config.workers, { threads: 3, taskTimeoutMs: 4 });

@@ -34,6 +34,9 @@ t.test('every series of a configured name is there from the start, at 0', async 
     'chandlery_virtual_refreshes_total{virtual="all",result="unchanged"}',
     'chandlery_virtual_refreshes_total{virtual="all",result="failed"}',
     'chandlery_virtual_inline_rebuilds_total{virtual="all"}',
+    'chandlery_snapshot_memory_bytes',
+    'chandlery_snapshot_evictions_total{virtual="all"}',
+    'chandlery_snapshot_streams_total{virtual="few"}',
     'chandlery_virtual_expires_timestamp_seconds{virtual="all"}',
     'chandlery_virtual_index_bytes{virtual="all"}',
     'chandlery_virtual_charts{virtual="all"}',
@@ -235,4 +238,17 @@ t.test('what the caller cancelled is not held against the store', async (t) => {
   await t.rejects(store.put('a', new Uint8Array(1), { signal }), { code: 'aborted' });
   const series = 'chandlery_object_store_operation_duration_seconds_count';
   t.equal(await read(`${series}{operation="put",result="failed"}`), 0);
+});
+
+t.test('what of the snapshots is in memory is told, and what was not', async (t) => {
+  const { metrics, read } = create(t);
+  metrics.snapshotMemory(4096);
+  metrics.snapshotMemory(1024);
+  t.equal(await read('chandlery_snapshot_memory_bytes'), 1024);
+  metrics.snapshotEvicted('all');
+  metrics.snapshotEvicted('all');
+  metrics.snapshotStreamed('few');
+  t.equal(await read('chandlery_snapshot_evictions_total{virtual="all"}'), 2);
+  t.equal(await read('chandlery_snapshot_streams_total{virtual="few"}'), 1);
+  t.equal(await read('chandlery_snapshot_streams_total{virtual="all"}'), 0);
 });

@@ -8,7 +8,7 @@ import { constants, setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
 import { type SerializedError, serializeError } from '../src/errors.ts';
-import { collectGarbage } from '../src/garbage.ts';
+import { collectGarbage, collectYoungGarbage } from '../src/garbage.ts';
 import * as assemble from '../src/helm/assemble.ts';
 import type { Assembly } from '../src/helm/assembly.ts';
 import type {
@@ -46,16 +46,36 @@ function attempt<Value>(task: () => Value): TaskResult<Value> {
   }
 }
 
-/** After how many bytes of input this thread's handles are worth a collection. */
-const COLLECT_AFTER_BYTES = 32 * 1024 * 1024;
-let bytesSinceCollection = 0;
+/** After how many bytes of input this thread's youngest handles are worth a short collection. */
+const COLLECT_YOUNG_AFTER_BYTES = 8 * 1024 * 1024;
+/** After how many bytes the others cannot wait for a pause. */
+const COLLECT_AFTER_BYTES = 512 * 1024 * 1024;
+/** A thread that had nothing to do for so long is in nobody's way. */
+const PAUSE_MS = 100;
+let youngBytes = 0;
+let bytes = 0;
+let pause: NodeJS.Timeout | null = null;
 
-function collectAfter(bytes: number): void {
-  bytesSinceCollection += bytes;
-  if (bytesSinceCollection < COLLECT_AFTER_BYTES) return;
-  bytesSinceCollection = 0;
-  // The answer is on its way first.
-  setImmediate(collectGarbage);
+/** Collects garbage when the answer is on its way, as little as will do. */
+function collectAfter(inputBytes: number): void {
+  youngBytes += inputBytes;
+  bytes += inputBytes;
+  if (pause === null) pause = setTimeout(collectAll, PAUSE_MS);
+  else pause.refresh();
+  if (bytes >= COLLECT_AFTER_BYTES) setImmediate(collectAll);
+  else if (youngBytes >= COLLECT_YOUNG_AFTER_BYTES) setImmediate(collectYoung);
+}
+
+function collectYoung(): void {
+  youngBytes = 0;
+  collectYoungGarbage();
+}
+
+function collectAll(): void {
+  if (bytes === 0) return;
+  youngBytes = 0;
+  bytes = 0;
+  collectGarbage();
 }
 
 export function prepareMember(input: PrepareInput): TaskResult<PreparedMember> {
@@ -111,10 +131,22 @@ function sizeOf({ members }: Pick<MergeInput, 'members'>): number {
   return members.reduce((sum, { prepared }) => sum + prepared.bytes, 0);
 }
 
+const PAGE_BYTES = 4096;
+
+/** Memory that the operating system has already given, page by page. */
+export function touch(bytes: number): TaskResult<SharedBytes> {
+  return attempt(() => {
+    const memory = new Uint8Array(new SharedArrayBuffer(bytes));
+    for (let at = 0; at < bytes; at += PAGE_BYTES) memory[at] = 0;
+    return memory;
+  });
+}
+
 /** The best size that does not cost a multiple of the time. */
 const GZIP_LEVEL = 6;
 
 export function compress(bytes: SharedBytes): TaskResult<SharedBytes> {
+  collectAfter(bytes.length);
   return attempt(() => {
     // Without a time or a name in its header, gzip gives the same bytes for the same input.
     const packed = gzipSync(bytes, { level: GZIP_LEVEL });
@@ -125,6 +157,7 @@ export function compress(bytes: SharedBytes): TaskResult<SharedBytes> {
 }
 
 export function digest(bytes: SharedBytes): TaskResult<string> {
+  collectAfter(bytes.length);
   return attempt(() => createHash('sha256').update(bytes).digest('hex'));
 }
 

@@ -23,23 +23,24 @@ const QUIET_MS = 150;
 
 let pool = null;
 let members = [];
-/** By place of a member, its bytes after a change. */
-let changedBytes = new Map();
+/** By place of a member, its body after a change. */
+let changedBodies = new Map();
 /** All members, prepared; and the places of those whose change is in there. */
 let ranked = [];
 let changed = new Set();
 /** The YAML and the JSON as they were made first. */
 let published = null;
 
-function readShared(path) {
+/** A body as a fetch leaves it: in shared memory, with the digest that is made while its chunks arrive. */
+function readBody(path) {
   const file = readFileSync(path);
   const bytes = new Uint8Array(new SharedArrayBuffer(file.length));
   bytes.set(file);
-  return bytes;
+  return { bytes, digest: createHash('sha256').update(file).digest('hex') };
 }
 
-function inputOf({ bytes, baseUrl }) {
-  return { bytes, maxBytes: MAX_BYTES, baseUrl, urls: [URLS] };
+function inputOf({ bytes, digest, baseUrl }) {
+  return { bytes, digest, maxBytes: MAX_BYTES, baseUrl, urls: [URLS] };
 }
 
 async function prepareAll() {
@@ -77,7 +78,7 @@ async function untilQuiet() {
 }
 
 function changedMember(rank) {
-  return { ...members[rank], bytes: changedBytes.get(rank) };
+  return { ...members[rank], ...changedBodies.get(rank) };
 }
 
 /** Changes a member, or changes it back. */
@@ -92,13 +93,14 @@ async function prepareChanged(rank) {
 const actions = {
   /** Reads the members into shared memory, as a fetch leaves them, and starts the threads. */
   async start({ files, threads, warm }) {
-    members = files.map(({ name, baseUrl, path }) => ({ name, baseUrl, bytes: readShared(path) }));
-    changedBytes = new Map(
+    members = files.map(({ name, baseUrl, path }) => ({ name, baseUrl, ...readBody(path) }));
+    changedBodies = new Map(
       files.flatMap(({ changedPath }, rank) =>
-        changedPath === null ? [] : [[rank, readShared(changedPath)]],
+        changedPath === null ? [] : [[rank, readBody(changedPath)]],
       ),
     );
     pool = createWorkerPool({ threads, taskTimeoutMs: 600_000, clock: systemClock, warm });
+    await pool.ready();
     await untilQuiet();
   },
 

@@ -40,6 +40,7 @@ const actions = {
       config: buildConfig(config),
       clock: systemClock,
       random: Math.random,
+      warmWorkers: true,
       logger: createLogger({ level: logLevel, pretty: false }),
     });
     const { url } = await app.start();
@@ -85,8 +86,8 @@ const actions = {
     const sum = (select) =>
       snapshots.reduce((bytes, snapshot) => bytes + (select(snapshot)?.byteLength ?? 0), 0);
     return {
-      yamlBytes: sum(({ yaml }) => yaml.bytes),
-      jsonBytes: sum(({ json }) => json.bytes),
+      yamlBytes: sum(({ yaml }) => yaml.identity),
+      jsonBytes: sum(({ json }) => json.identity),
       gzipBytes: sum(({ yaml }) => yaml.gzip) + sum(({ json }) => json.gzip),
       locationsBytes: sum(({ locations }) => locations),
       revisions: Object.fromEntries(snapshots.map(({ virtual, revision }) => [virtual, revision])),

@@ -64,6 +64,7 @@ const actions = {
       config: buildConfig(config),
       clock: systemClock,
       random: Math.random,
+      warmWorkers: true,
       logger: createLogger({ level: logLevel, pretty: false }),
     });
     const { url } = await app.start();

@@ -174,7 +174,8 @@ function createDemoApp(
     virtuals: { [VIRTUAL]: { members: upstreams.remotes.map(({ name }) => name) } },
   });
   const logger = createCommandLogger(output);
-  return createApp({ config, clock: edge.clock, random: edge.random, logger });
+  const { clock, random } = edge;
+  return createApp({ config, clock, random, logger, warmWorkers: true });
 }
 
 interface Presentation {
@@ -192,7 +193,7 @@ function present({ output }: CommandContext, shown: Presentation): void {
     result.members.reduce((so, member) => so + select(member), 0);
   const records = sum((member) => member.records);
   const { yaml, json, locations } = snapshot;
-  const storedBytes = [yaml.bytes, yaml.gzip, json.bytes, json.gzip, locations].reduce(
+  const storedBytes = [yaml.identity, json.identity, locations].reduce(
     (so, { byteLength }) => so + byteLength,
     0,
   );
@@ -204,7 +205,7 @@ function present({ output }: CommandContext, shown: Presentation): void {
       bytes: sum(({ bytes }) => bytes),
       lines: sum(({ lines }) => lines),
     },
-    { phase: 'merge', ms: mergeMs, bytes: yaml.bytes.byteLength, lines: snapshot.lines },
+    { phase: 'merge', ms: mergeMs, bytes: yaml.identity.byteLength, lines: snapshot.lines },
     { phase: 'store', ms: storeMs, bytes: storedBytes, lines: snapshot.lines },
   ].map((phase) => ({
     ...phase,
@@ -219,7 +220,7 @@ function present({ output }: CommandContext, shown: Presentation): void {
     charts,
     versions,
     lines,
-    bytes: yaml.bytes.byteLength,
+    bytes: yaml.identity.byteLength,
     conflicts,
     generateMs,
     durationMs: result.durationMs,
@@ -293,14 +294,15 @@ function findExample({
   yaml,
   locations,
 }: Snapshot): { readonly chart: string; readonly version: string } | null {
-  const { buffer, byteOffset, byteLength } = yaml.bytes;
-  const head = Buffer.from(buffer, byteOffset, Math.min(byteLength, SEARCHED_BYTES)).toString();
+  const [bytes, table] = [yaml.identity.resident(), locations.resident()];
+  if (bytes === null || table === null) return null;
+  const head = Buffer.from(bytes.subarray(0, SEARCHED_BYTES)).toString();
   for (const part of head.split(/\n {2}(?=[a-z])/)) {
     const chart = /^([a-z][a-z0-9-]*):\n/.exec(part)?.[1];
     const version = /\n {4}version: ([0-9][0-9A-Za-z.-]*)\n/.exec(part)?.[1];
     if (chart === undefined || version === undefined) continue;
     // The table of the files that are served decides, not how the text looks.
-    if (findLocation(locations, chart, version) !== null) return { chart, version };
+    if (findLocation(table, chart, version) !== null) return { chart, version };
   }
   return null;
 }

@@ -73,7 +73,8 @@ async function serve(context: CommandContext, options: ServeOptions): Promise<Ex
   for (const { file, line, column, path: key, message } of warnings) {
     logger.warn({ file, line, column, key, problem: message }, 'config warning');
   }
-  const app = createApp({ config, clock: edge.clock, random: edge.random, logger });
+  const { clock, random } = edge;
+  const app = createApp({ config, clock, random, logger, warmWorkers: true });
   try {
     const { url, port } = await unlessInterrupted(app.start(), edge.signal);
     const virtuals = [...config.virtuals.keys()];

@@ -3,7 +3,7 @@
  * to, so that a merge is a plan of spans, and then one copy and one SHA-256 of them.
  */
 import { createHash } from 'node:crypto';
-import { type Assembly, allocateFor, yamlOf } from './assembly.ts';
+import { type Assembly, capacityOf, yamlOf } from './assembly.ts';
 import { LocationWriter } from './locations.ts';
 import { MergePlan } from './merge-plan.ts';
 import type {
@@ -27,7 +27,7 @@ import { SpanCopier, SpanCounter, SpanHasher, SpanJoiner, type SpanSink } from '
 export function mergeYaml({ members, urls }: MergeInput): MergedYaml {
   const assembly = { members, renderings: yamlOf(members, urls) };
   const { bytes, ...facts } = describeYaml(assembly);
-  const out = allocateFor(assembly);
+  const out = new Uint8Array(new SharedArrayBuffer(capacityOf(assembly)));
   copyYaml(assembly, { out, piece: 0, pieces: 1 });
   return { ...facts, yaml: out.subarray(0, bytes) };
 }
@@ -39,7 +39,7 @@ export function mergeJson({ members, urls }: MergeInput): MergedJson {
   );
   const assembly = { members, renderings };
   const { bytes, jsonDigest } = describeJson(assembly);
-  const out = allocateFor(assembly);
+  const out = new Uint8Array(new SharedArrayBuffer(capacityOf(assembly)));
   copyJson(assembly, { out, piece: 0, pieces: 1 });
   return { jsonDigest, json: out.subarray(0, bytes) };
 }
@@ -60,7 +60,7 @@ export function mergeMembers(input: MergeInput): MergedIndex {
 
 /** One of several equal parts of the copy, for threads that write to the same memory. */
 export interface CopyPart {
-  /** What `allocateFor` gave. */
+  /** Of `capacityOf` bytes. */
   readonly out: SharedBytes;
   /** From 0. */
   readonly piece: number;

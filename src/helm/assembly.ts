@@ -1,8 +1,8 @@
 /**
- * What a variant of a merged index is assembled from, and the memory that it goes to: the little that a
+ * What a variant of a merged index is assembled from, and how much memory it may need: the little that a
  * thread has to know that only hands the work out.
  */
-import type { RankedMember, Rendering, SharedBytes, UrlPolicy, YamlRendering } from './model.ts';
+import type { RankedMember, Rendering, UrlPolicy, YamlRendering } from './model.ts';
 
 /** Members, and of each its rendering in one variant. */
 export interface Assembly<Of extends Rendering = Rendering> {
@@ -24,8 +24,7 @@ export function yamlOf(
 
 const MOST_FRAME_BYTES = 256;
 
-/** Memory for a merged index: of all bytes that could be copied. What is not written is never there. */
-export function allocateFor({ renderings }: Assembly): SharedBytes {
-  const bytes = renderings.reduce((sum, rendering) => sum + rendering.bytes.length, 0);
-  return new Uint8Array(new SharedArrayBuffer(bytes + MOST_FRAME_BYTES));
+/** How many bytes a merged index has at most: all that could be copied, and its frame. */
+export function capacityOf({ renderings }: Assembly): number {
+  return renderings.reduce((sum, { bytes }) => sum + bytes.length, MOST_FRAME_BYTES);
 }

@@ -143,11 +143,9 @@ export function registerChartRoutes(
  * expired: whoever asks for a chart has read the index before.
  */
 async function readLocations(virtual: VirtualRepository): Promise<SharedBytes | AppError> {
-  const current = virtual.current();
-  if (current !== null) return current.locations;
   try {
-    const { snapshot } = await virtual.acquire();
-    return snapshot.locations;
+    const { locations } = virtual.current() ?? (await virtual.acquire()).snapshot;
+    return locations.resident() ?? (await locations.load());
   } catch (error) {
     return toAppError(error);
   }

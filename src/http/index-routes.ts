@@ -1,6 +1,7 @@
 /**
  * The merged index of each virtual repository, in its variants. A request reads the published
- * snapshot and nothing else; the bytes go to the socket from the shared memory that they lie in.
+ * snapshot and nothing else; the bytes go to the socket from the shared memory that they lie in, or
+ * from the object store where the memory had no room for them.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Clock } from '../clock.ts';
@@ -35,7 +36,11 @@ export function registerIndexRoutes(
     const virtual = findVirtual(virtuals, request.params.virtual);
     const { snapshot, source } = await virtual.acquire();
     const variant = snapshot[format];
-    const encoding = chooseEncoding(request.headers);
+    // What is published a moment ago is not compressed yet; then what is there is sent.
+    const { gzip } = variant;
+    const part =
+      chooseEncoding(request.headers) === 'gzip' && gzip !== null ? gzip : variant.identity;
+    const encoding = part === gzip ? 'gzip' : 'identity';
     const etag = encoding === 'gzip' ? `"${variant.digest}-gzip"` : `"${variant.digest}"`;
     const lastModifiedMs = Math.floor(snapshot.publishedAt / 1000) * 1000;
     const nowMs = clock.now();
@@ -53,9 +58,11 @@ export function registerIndexRoutes(
 
     reply.header('content-type', CONTENT_TYPES[format]);
     if (encoding === 'gzip') reply.header('content-encoding', 'gzip');
-    const bytes = encoding === 'gzip' ? variant.gzip : variant.bytes;
-    reply.header('content-length', String(bytes.byteLength));
+    reply.header('content-length', String(part.byteLength));
     if (request.method === 'HEAD') return reply.send();
+    const bytes = part.resident();
+    // Fastify ends the reading where the client leaves, and the connection where the store fails.
+    if (bytes === null) return reply.send(await part.open());
     // Fastify does not know shared memory for bytes and would make JSON of it.
     return reply.serializer((payload) => payload).send(viewOf(bytes));
   };

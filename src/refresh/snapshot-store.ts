@@ -1,32 +1,44 @@
 /**
  * Publishing and loading snapshots: objects first, then the check, then the pointer. A reader finds
  * the old revision or the new one, whatever is killed in between, because nothing that a pointer
- * names is ever written again.
+ * names is ever written again with other content. What is compressed follows when all of that is
+ * done, and is only ever missing, never wrong.
  */
+import type { Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
-import type { MergedIndex, SharedBytes } from '../helm/model.ts';
+import { createGarbageCollector, type GarbageCollector } from '../garbage.ts';
+import type { MergedJson, MergedLocations, MergedYaml, SharedBytes } from '../helm/model.ts';
 import type { Logger } from '../logger.ts';
+import type { Metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import type { JsonValue, StateStore } from '../storage/state-store.ts';
 import type { IndexEngine } from './index-engine.ts';
-import type { Snapshot } from './snapshot.ts';
+import type { Snapshot, SnapshotPart, SnapshotVariant } from './snapshot.ts';
+import { PART_NAMES, type PartContent, type PartName, SnapshotMemory } from './snapshot-memory.ts';
+import { Turns } from './turns.ts';
 
-const PARTS = ['yaml', 'yamlGzip', 'json', 'jsonGzip', 'locations'] as const;
-type Part = (typeof PARTS)[number];
+const REQUIRED = ['yaml', 'json', 'locations'] as const;
+const COMPRESSED = ['jsonGzip', 'yamlGzip'] as const;
+type RequiredName = (typeof REQUIRED)[number];
+type CompressedName = (typeof COMPRESSED)[number];
 
-const FILE_NAMES: Readonly<Record<Part, string>> = {
-  yaml: 'index.yaml',
-  yamlGzip: 'index.yaml.gz',
-  json: 'index.json',
-  jsonGzip: 'index.json.gz',
-  locations: 'locations',
-};
+/** A start reads whole snapshots; all of them together may be far more than the budget. */
+const LOADS_AT_ONCE = 4;
+/** Nobody waits for what is compressed, so it takes one thread at most from the refreshes. */
+const COMPLETIONS_AT_ONCE = 1;
+
+/** What is to be published: an index, or other locations of one that is published already. */
+export type Publication = MergedYaml &
+  MergedLocations &
+  (MergedJson | { readonly variantsOf: Snapshot });
+
+/** What `complete` adds to a snapshot. */
+export type CompressedParts = Readonly<Partial<Record<CompressedName, SnapshotPart>>>;
 
 /** What the pointer of a virtual repository says. */
 interface Pointer {
+  /** The digest of the YAML. */
   readonly revision: string;
-  readonly locationsDigest: string;
-  readonly jsonDigest: string;
   readonly publishedAt: number;
   readonly refreshedAt: number;
   readonly expiresAt: number;
@@ -34,8 +46,9 @@ interface Pointer {
   readonly versions: number;
   readonly lines: number;
   readonly conflicts: number;
-  /** Per part, its SHA-256. */
-  readonly digests: Readonly<Record<Part, string>>;
+  /** Per part, its SHA-256. What is compressed is named once it is stored. */
+  readonly digests: Readonly<Record<RequiredName, string>> &
+    Readonly<Partial<Record<CompressedName, string>>>;
 }
 
 export class SnapshotStore {
@@ -43,25 +56,51 @@ export class SnapshotStore {
   readonly #state: StateStore;
   readonly #engine: IndexEngine;
   readonly #logger: Logger;
+  readonly #garbage: GarbageCollector;
+  readonly #memory: SnapshotMemory;
+  readonly #loads = new Turns(LOADS_AT_ONCE);
+  readonly #completions = new Turns(COMPLETIONS_AT_ONCE);
+  /** By virtual repository: the pointer as we have written or read it last. */
+  readonly #known = new Map<string, { readonly pointer: Pointer; readonly generation: number }>();
 
   constructor(options: {
     readonly objects: ObjectStore;
     readonly state: StateStore;
     readonly engine: IndexEngine;
+    readonly clock: Clock;
     readonly logger: Logger;
+    readonly metrics: Metrics;
+    /** For the snapshots of all virtual repositories together. */
+    readonly maxMemoryBytes: number;
+    /** Collects this thread's garbage; tests count it. */
+    readonly collectGarbage?: () => void;
   }) {
-    this.#objects = options.objects;
+    const { objects, engine, clock, logger, metrics, maxMemoryBytes, collectGarbage } = options;
+    this.#objects = objects;
     this.#state = options.state;
-    this.#engine = options.engine;
-    this.#logger = options.logger;
+    this.#engine = engine;
+    this.#logger = logger;
+    this.#garbage = createGarbageCollector({
+      clock,
+      ...(collectGarbage === undefined ? {} : { collect: collectGarbage }),
+    });
+    this.#memory = new SnapshotMemory({
+      maxBytes: maxMemoryBytes,
+      objects,
+      engine,
+      garbage: this.#garbage,
+      logger,
+      metrics,
+    });
   }
 
   /**
-   * Makes a merged index the published one and returns it as a snapshot.
+   * Makes a merged index the published one and returns it as a snapshot, not compressed yet. Where
+   * the variants are those of a snapshot, that is one of which `isStored` was true.
    * @throws AppError `store-failed`; then the pointer still names what it named before.
    */
   async publish(
-    merged: MergedIndex,
+    merged: Publication,
     options: {
       readonly virtual: string;
       readonly previous: Snapshot | null;
@@ -70,25 +109,10 @@ export class SnapshotStore {
     },
   ): Promise<Snapshot> {
     const { virtual, previous, refreshedAt, expiresAt } = options;
-    const [yamlGzip, jsonGzip] = await Promise.all([
-      this.#engine.compress(merged.yaml),
-      this.#engine.compress(merged.json),
-    ]);
-    const parts: Readonly<Record<Part, SharedBytes>> = {
-      yaml: merged.yaml,
-      yamlGzip,
-      json: merged.json,
-      jsonGzip,
-      locations: merged.locations,
-    };
-    const [yamlGzipDigest, jsonGzipDigest] = await Promise.all([
-      this.#engine.digest(yamlGzip),
-      this.#engine.digest(jsonGzip),
-    ]);
+    const kept = 'variantsOf' in merged ? merged.variantsOf : null;
+    const jsonDigest = 'variantsOf' in merged ? merged.variantsOf.json.digest : merged.jsonDigest;
     const pointer: Pointer = {
       revision: merged.revision,
-      locationsDigest: merged.locationsDigest,
-      jsonDigest: merged.jsonDigest,
       // Locations may change where the index does not: that is no new revision to a client.
       publishedAt: previous?.revision === merged.revision ? previous.publishedAt : refreshedAt,
       refreshedAt,
@@ -99,65 +123,184 @@ export class SnapshotStore {
       conflicts: merged.conflicts,
       digests: {
         yaml: merged.revision,
-        yamlGzip: yamlGzipDigest,
-        json: merged.jsonDigest,
-        jsonGzip: jsonGzipDigest,
+        json: jsonDigest,
         locations: merged.locationsDigest,
+        ...(kept === null ? {} : compressedDigests(kept)),
       },
     };
-    await Promise.all(PARTS.map((part) => this.#putPart(virtual, pointer, part, parts[part])));
-    await this.#state.set(stateKey(virtual), { ...pointer, digests: { ...pointer.digests } });
-    await this.#removeOld(virtual, pointer, previous);
-    return toSnapshot(virtual, pointer, parts);
+    const contentOf = (name: RequiredName, bytes: SharedBytes): PartContent => ({
+      key: objectKey(virtual, pointer, name),
+      digest: pointer.digests[name],
+      bytes,
+    });
+    const locations = { locations: contentOf('locations', merged.locations) };
+    if ('variantsOf' in merged) {
+      await this.#put(locations.locations);
+      await this.#movePointer(virtual, pointer);
+      const { yaml, json } = merged.variantsOf;
+      return toSnapshot(virtual, pointer, {
+        yaml: yaml.identity,
+        json: json.identity,
+        ...this.#memory.place(virtual, locations),
+        ...compressedParts(merged.variantsOf),
+      });
+    }
+    const contents = {
+      yaml: contentOf('yaml', merged.yaml),
+      json: contentOf('json', merged.json),
+      ...locations,
+    };
+    await Promise.all(Object.values(contents).map((content) => this.#put(content)));
+    await this.#movePointer(virtual, pointer);
+    this.#memory.release(virtual, COMPRESSED);
+    return toSnapshot(virtual, pointer, this.#memory.place(virtual, contents));
   }
 
-  async #putPart(virtual: string, pointer: Pointer, part: Part, bytes: SharedBytes): Promise<void> {
-    const key = objectKey(virtual, pointer, part);
-    await this.#objects.put(key, bytes);
+  async #movePointer(virtual: string, pointer: Pointer): Promise<void> {
+    const entry = await this.#state.set(stateKey(virtual), asDocument(pointer));
+    if (entry !== null) this.#known.set(virtual, { pointer, generation: entry.generation });
+  }
+
+  async #put({ key, bytes }: PartContent, signal?: AbortSignal): Promise<void> {
+    await this.#objects.put(key, bytes, signal === undefined ? {} : { signal });
+    await this.#checkSize(key, bytes.byteLength);
+  }
+
+  async #checkSize(key: string, byteLength: number): Promise<void> {
     const info = await this.#objects.stat(key);
-    if (info?.bytes !== bytes.byteLength) {
-      throw new AppError(
-        'store-failed',
-        `object ${key} has ${info?.bytes ?? 'no'} bytes in the store, not ${bytes.byteLength}`,
-        { retryable: true },
+    if (info?.bytes === byteLength) return;
+    throw new AppError(
+      'store-failed',
+      `object ${key} has ${info?.bytes ?? 'no'} bytes in the store, not ${byteLength}`,
+      { retryable: true },
+    );
+  }
+
+  /** Whether the variants of a snapshot still lie in the store, so that they need not be put again. */
+  async isStored(snapshot: Snapshot): Promise<boolean> {
+    const pointer = toPointer(snapshot);
+    const parts = { yaml: snapshot.yaml.identity, json: snapshot.json.identity };
+    try {
+      await Promise.all(
+        Object.entries({ ...parts, ...compressedParts(snapshot) }).map(([name, { byteLength }]) =>
+          this.#checkSize(objectKey(snapshot.virtual, pointer, name as PartName), byteLength),
+        ),
       );
+      return true;
+    } catch {
+      // A store that is out of order will say so when it is written to.
+      return false;
     }
   }
 
   /**
-   * What is published, from the stores; null where nothing is, or where it is not whole.
+   * Compresses what is not compressed yet of a published snapshot, stores it and has the pointer name
+   * it. Null where there was nothing to do, or where the pointer names something else by now. Also
+   * collects what the refresh before it has left behind, for the work of that is over then.
+   * @throws AppError `aborted` soon after `signal` is; `store-failed`, `worker-failed`,
+   * `worker-timeout`, `closed`. The snapshot is what it was.
+   */
+  async complete(
+    snapshot: Snapshot,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<CompressedParts | null> {
+    try {
+      return await this.#completions.take(() => this.#complete(snapshot, signal));
+    } finally {
+      this.#garbage.left(sizeOf(snapshot));
+    }
+  }
+
+  async #complete(snapshot: Snapshot, signal: AbortSignal): Promise<CompressedParts | null> {
+    const { virtual } = snapshot;
+    const pointer = toPointer(snapshot);
+    const made: Partial<Record<CompressedName, PartContent>> = {};
+    const digests: Partial<Record<CompressedName, string>> = {};
+    for (const name of COMPRESSED) {
+      const { identity, gzip } = name === 'yamlGzip' ? snapshot.yaml : snapshot.json;
+      if (gzip !== null) continue;
+      const plain = await unlessAborted(signal, () => identity.load());
+      const bytes = await unlessAborted(signal, () => this.#engine.compress(plain));
+      const digest = await unlessAborted(signal, () => this.#engine.digest(bytes));
+      const content = { key: objectKey(virtual, pointer, name), digest, bytes };
+      await this.#put(content, signal);
+      made[name] = content;
+      digests[name] = digest;
+    }
+    if (Object.keys(made).length === 0) return null;
+    const completed = { ...pointer, digests: { ...pointer.digests, ...digests } };
+    if (signal.aborted) throw abandoned();
+    // Where something newer was published meanwhile, by whomever, its pointer stays.
+    const known = this.#known.get(virtual);
+    if (known === undefined || !namesTheSame(known.pointer, pointer)) return null;
+    const entry = await this.#state.set(stateKey(virtual), asDocument(completed), {
+      expected: known.generation,
+    });
+    if (entry === null) return null;
+    this.#known.set(virtual, { pointer: completed, generation: entry.generation });
+    return this.#memory.place(virtual, made as Record<CompressedName, PartContent>);
+  }
+
+  /**
+   * What is published, from the stores; null where nothing is, or where it is not whole. What is
+   * compressed may be missing.
    * @throws AppError `store-failed` where a store cannot be asked.
    */
-  async load(virtual: string): Promise<Snapshot | null> {
-    const pointer = parsePointer((await this.#state.get(stateKey(virtual)))?.value);
-    if (pointer === null) return null;
-    const loaded = await Promise.all(
-      PARTS.map(async (part) => {
-        const bytes = await this.#objects.load(objectKey(virtual, pointer, part));
-        if (bytes === null) return null;
-        const digest = await this.#engine.digest(bytes);
-        return digest === pointer.digests[part] ? ([part, bytes] as const) : null;
+  load(virtual: string): Promise<Snapshot | null> {
+    return this.#loads.take(() => this.#load(virtual));
+  }
+
+  async #load(virtual: string): Promise<Snapshot | null> {
+    const entry = await this.#state.get(stateKey(virtual));
+    const pointer = parsePointer(entry?.value);
+    if (entry === null || pointer === null) return null;
+    const contents: Partial<Record<PartName, PartContent>> = {};
+    await Promise.all(
+      PART_NAMES.map(async (name) => {
+        const content = await this.#loadPart(virtual, pointer, name);
+        if (content !== null) contents[name] = content;
       }),
     );
-    const whole = loaded.filter((entry) => entry !== null);
-    if (whole.length < PARTS.length) {
+    const parts = REQUIRED.filter((name) => contents[name] !== undefined).length;
+    if (parts < REQUIRED.length) {
       this.#logger.warn(
-        { virtual, revision: pointer.revision, parts: whole.length },
+        { virtual, revision: pointer.revision, parts },
         'stored snapshot is not whole',
       );
       return null;
     }
-    return toSnapshot(virtual, pointer, Object.fromEntries(whole) as Record<Part, SharedBytes>);
+    this.#known.set(virtual, { pointer, generation: entry.generation });
+    return toSnapshot(
+      virtual,
+      pointer,
+      this.#memory.place(virtual, contents as Record<RequiredName, PartContent>),
+    );
+  }
+
+  async #loadPart(virtual: string, pointer: Pointer, name: PartName): Promise<PartContent | null> {
+    const digest = pointer.digests[name];
+    if (digest === undefined) return null;
+    const key = objectKey(virtual, pointer, name);
+    const bytes = await this.#objects.load(key);
+    const isWhole = bytes !== null && (await this.#engine.digest(bytes)) === digest;
+    return isWhole ? { key, digest, bytes } : null;
   }
 
   /**
-   * Removes what neither the new pointer nor the one before it names. One revision is left for
-   * readers that hold the old pointer. A failure costs disk space, not the publish.
+   * Removes what neither this snapshot nor the one before it needs. One revision is left for
+   * readers that hold the old pointer. A failure costs disk space, not the publish. Not while
+   * another snapshot of the same virtual repository is being published.
    */
-  async #removeOld(virtual: string, pointer: Pointer, previous: Snapshot | null): Promise<void> {
+  async removeOld(published: Snapshot, previous: Snapshot | null): Promise<void> {
+    const { virtual } = published;
     try {
-      const kept = [directory(virtual, pointer)];
-      if (previous !== null) kept.push(directory(virtual, previous));
+      const kept = [published, ...(previous === null ? [] : [previous])].flatMap((snapshot) => {
+        const pointer = toPointer(snapshot);
+        return [
+          `${directory(virtual, pointer)}${INDEX_PREFIX}`,
+          objectKey(virtual, pointer, 'locations'),
+        ];
+      });
       for await (const { key } of this.#objects.list(`virtuals/${virtual}/`)) {
         if (!kept.some((prefix) => key.startsWith(prefix))) await this.#objects.remove(key);
       }
@@ -168,40 +311,131 @@ export class SnapshotStore {
       );
     }
   }
+
+  /** Ends the work that nobody waits for. Idempotent. */
+  async close(): Promise<void> {
+    this.#garbage.close();
+    await this.#memory.close();
+  }
+}
+
+/** The outcome of `work`, or `aborted` as soon as nobody is interested any more. */
+async function unlessAborted<Value>(
+  signal: AbortSignal,
+  work: () => Promise<Value>,
+): Promise<Value> {
+  if (signal.aborted) throw abandoned();
+  let abort = (): void => {};
+  const aborted = new Promise<never>((_resolve, reject) => {
+    abort = () => reject(abandoned());
+    signal.addEventListener('abort', abort, { once: true });
+  });
+  try {
+    return await Promise.race([work(), aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+function abandoned(): AppError {
+  return new AppError('aborted', 'compressing was abandoned');
 }
 
 function stateKey(virtual: string): string {
   return `virtual:${virtual}`;
 }
 
-/** Named by all that is inside, so that a key never stands for two contents. */
-function directory(
-  virtual: string,
-  named: { readonly revision: string; readonly locationsDigest: string },
-): string {
-  return `virtuals/${virtual}/${named.revision}-${named.locationsDigest.slice(0, 16)}/`;
+/** How much of a digest tells one content from another of the same revision. */
+const NAME_DIGITS = 16;
+const INDEX_PREFIX = 'index.';
+
+/** Named by the variants, so that a key never stands for two contents. */
+function directory(virtual: string, { revision, digests }: Pointer): string {
+  return `virtuals/${virtual}/${revision}-${digests.json.slice(0, NAME_DIGITS)}/`;
 }
 
-function objectKey(virtual: string, pointer: Pointer, part: Part): string {
-  return `${directory(virtual, pointer)}${FILE_NAMES[part]}`;
+function objectKey(virtual: string, pointer: Pointer, name: PartName): string {
+  const fileNames: Readonly<Record<PartName, string>> = {
+    yaml: `${INDEX_PREFIX}yaml`,
+    yamlGzip: `${INDEX_PREFIX}yaml.gz`,
+    json: `${INDEX_PREFIX}json`,
+    jsonGzip: `${INDEX_PREFIX}json.gz`,
+    // They change where the variants do not.
+    locations: `locations-${pointer.digests.locations.slice(0, NAME_DIGITS)}`,
+  };
+  return `${directory(virtual, pointer)}${fileNames[name]}`;
+}
+
+function compressedParts({ yaml, json }: Snapshot): CompressedParts {
+  return {
+    ...(yaml.gzip === null ? {} : { yamlGzip: yaml.gzip }),
+    ...(json.gzip === null ? {} : { jsonGzip: json.gzip }),
+  };
+}
+
+function compressedDigests(snapshot: Snapshot): Partial<Record<CompressedName, string>> {
+  const parts = Object.entries(compressedParts(snapshot));
+  return Object.fromEntries(parts.map(([name, { digest }]) => [name, digest]));
+}
+
+function sizeOf(snapshot: Snapshot): number {
+  const { yaml, json, locations } = snapshot;
+  const parts = [yaml.identity, json.identity, locations];
+  return [...parts, ...Object.values(compressedParts(snapshot))].reduce(
+    (sum, { byteLength }) => sum + byteLength,
+    0,
+  );
 }
 
 function toSnapshot(
   virtual: string,
-  pointer: Pointer,
-  parts: Readonly<Record<Part, SharedBytes>>,
+  { digests, ...facts }: Pointer,
+  parts: Readonly<Record<RequiredName, SnapshotPart>> & CompressedParts,
 ): Snapshot {
-  const { digests: _digests, jsonDigest, ...facts } = pointer;
+  const variantOf = (identity: SnapshotPart, gzip: SnapshotPart | undefined): SnapshotVariant => ({
+    identity,
+    gzip: gzip ?? null,
+    digest: identity.digest,
+  });
   return {
     virtual,
     ...facts,
-    yaml: { bytes: parts.yaml, gzip: parts.yamlGzip, digest: pointer.revision },
-    json: { bytes: parts.json, gzip: parts.jsonGzip, digest: jsonDigest },
+    yaml: variantOf(parts.yaml, parts.yamlGzip),
+    json: variantOf(parts.json, parts.jsonGzip),
     locations: parts.locations,
+    locationsDigest: digests.locations,
   };
 }
 
-const TEXTS = ['revision', 'locationsDigest', 'jsonDigest'] as const;
+function toPointer(snapshot: Snapshot): Pointer {
+  const { revision, publishedAt, refreshedAt, expiresAt, charts, versions, lines, conflicts } =
+    snapshot;
+  return {
+    revision,
+    publishedAt,
+    refreshedAt,
+    expiresAt,
+    charts,
+    versions,
+    lines,
+    conflicts,
+    digests: {
+      yaml: revision,
+      json: snapshot.json.digest,
+      locations: snapshot.locationsDigest,
+      ...compressedDigests(snapshot),
+    },
+  };
+}
+
+function namesTheSame(a: Pointer, b: Pointer): boolean {
+  return REQUIRED.every((name) => a.digests[name] === b.digests[name]);
+}
+
+function asDocument(pointer: Pointer): JsonValue {
+  return { ...pointer, digests: { ...pointer.digests } };
+}
+
 const NUMBERS = [
   'publishedAt',
   'refreshedAt',
@@ -215,9 +449,13 @@ const NUMBERS = [
 function parsePointer(value: JsonValue | undefined): Pointer | null {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return null;
   const document = value as Record<string, JsonValue>;
-  if (!TEXTS.every((name) => /^[0-9a-f]{64}$/.test(String(document[name])))) return null;
   if (!NUMBERS.every((name) => typeof document[name] === 'number')) return null;
   const digests = (document.digests ?? {}) as Record<string, JsonValue>;
-  if (!PARTS.every((part) => typeof digests[part] === 'string')) return null;
-  return document as unknown as Pointer;
+  const isDigest = (digest: JsonValue | undefined): boolean =>
+    /^[0-9a-f]{64}$/.test(String(digest));
+  if (!REQUIRED.every((name) => isDigest(digests[name]))) return null;
+  if (!COMPRESSED.every((name) => digests[name] === undefined || isDigest(digests[name]))) {
+    return null;
+  }
+  return document.revision === digests.yaml ? (document as unknown as Pointer) : null;
 }

@@ -1,11 +1,34 @@
-/** What is published: the state in memory that every request is answered from. */
+/** What is published: the state that every request is answered from. */
+import type { Readable } from 'node:stream';
 import type { SharedBytes } from '../helm/model.ts';
+
+/** Bytes of a snapshot: always in the object store, and in memory as long as there is room. */
+export interface SnapshotPart {
+  readonly byteLength: number;
+  /** SHA-256, lower-case hex. */
+  readonly digest: string;
+  /** The bytes where they are in memory, else null. Asking counts as a use. Never waits. */
+  resident(): SharedBytes | null;
+  /**
+   * The bytes from memory, else read from the store, and kept where there is room. Who asks
+   * meanwhile shares the read.
+   * @throws AppError `store-failed` also where the store has other bytes by now.
+   */
+  load(): Promise<SharedBytes>;
+  /**
+   * The bytes as a stream from the store. Whoever opened it reads it to its end or destroys it; it
+   * fails with an `AppError` where the store fails on the way.
+   * @throws AppError `store-failed` also where the store has none, or another number of bytes.
+   */
+  open(): Promise<Readable>;
+}
 
 /** One variant of the published index. */
 export interface SnapshotVariant {
-  readonly bytes: SharedBytes;
-  readonly gzip: SharedBytes;
-  /** SHA-256 of `bytes`, lower-case hex; the strong validator is made from it. */
+  readonly identity: SnapshotPart;
+  /** Null until it is made, which is after the revision is published. */
+  readonly gzip: SnapshotPart | null;
+  /** SHA-256 of `identity`, lower-case hex; the strong validator is made from it. */
   readonly digest: string;
 }
 
@@ -17,7 +40,7 @@ export interface Snapshot {
   readonly yaml: SnapshotVariant;
   readonly json: SnapshotVariant;
   /** The table that `findLocation` of `helm/locations.ts` reads. */
-  readonly locations: SharedBytes;
+  readonly locations: SnapshotPart;
   readonly locationsDigest: string;
   /** When this revision was first published, in ms since the epoch. */
   readonly publishedAt: number;

@@ -4,7 +4,6 @@
  */
 import type { Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
-import { collectGarbage } from '../garbage.ts';
 import type { PreparedMember, RankedMember, UrlPolicy } from '../helm/model.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
@@ -19,7 +18,7 @@ import type {
   VirtualRepository,
   VirtualStatus,
 } from './snapshot.ts';
-import type { SnapshotStore } from './snapshot-store.ts';
+import type { CompressedParts, SnapshotStore } from './snapshot-store.ts';
 
 /** A refresh starts when this share of the shortest member TTL has passed. */
 const REFRESH_SHARE = 0.9;
@@ -66,6 +65,12 @@ export class VirtualRefresher implements VirtualRepository {
   /** A publish failed: the stores may hold another revision than the one that is served. */
   #isPointerUnsure = false;
   #inlineRebuild: Promise<RefreshResult> | null = null;
+  /** Ends the compressing of the published snapshot, where that is under way. */
+  #compressing: AbortController | null = null;
+  /** What goes on when a refresh has ended; also what is abandoned and about to end. */
+  readonly #background = new Set<Promise<void>>();
+  /** The revision whose compressing has failed, which is told once. */
+  #uncompressed: string | null = null;
   /** Whether an operator or a request waits for the refresh that is under way. */
   #isAwaited = false;
   #isClosed = false;
@@ -98,6 +103,7 @@ export class VirtualRefresher implements VirtualRepository {
       const snapshot = await store.load(name);
       if (snapshot === null) return;
       this.#swap(snapshot);
+      if (!isCompressed(snapshot)) this.#complete(snapshot);
       logger.info(
         { virtual: name, revision: snapshot.revision, versions: snapshot.versions },
         'snapshot loaded',
@@ -262,8 +268,11 @@ export class VirtualRefresher implements VirtualRepository {
       });
     }
     this.#log(result, members, error);
-    // What the merge left behind is held by this thread's handles, too.
-    if (outcome === 'published') collectGarbage();
+    const snapshot = this.#snapshot;
+    // Also what an earlier refresh could not complete; and what this one has left is collected then.
+    if (snapshot !== null && (outcome === 'published' || !isCompressed(snapshot))) {
+      this.#complete(snapshot);
+    }
     return result;
   }
 
@@ -293,22 +302,21 @@ export class VirtualRefresher implements VirtualRepository {
     if (usable.length === 0) {
       throw new AppError('no-members', 'no member could be used', { retryable: true });
     }
-    const previous = this.#snapshot;
-    if (previous !== null && members.every(({ error }) => error !== null)) {
+    if (this.#snapshot !== null && members.every(({ error }) => error !== null)) {
       throw new AppError('no-members', 'no member gave a usable answer', { retryable: true });
     }
     const refreshedAt = clock.now();
     const times = { refreshedAt, expiresAt: refreshedAt + this.#options.ttlMs };
     const prepared = members.map((member) => member.prepared);
     const isSame =
-      previous !== null &&
+      this.#snapshot !== null &&
       this.#published !== null &&
       prepared.every((member, rank) => member === this.#published?.prepared[rank]);
     if (isSame) {
-      this.#swap({ ...previous, ...times });
+      this.#confirm(times);
       return 'unchanged';
     }
-    const merge = () => this.#merge({ usable, prepared, previous, times }, phases);
+    const merge = () => this.#merge({ usable, prepared, times }, phases);
     return queue === undefined ? merge() : queue.run({ name, ...this.#claim() }, merge);
   }
 
@@ -317,29 +325,34 @@ export class VirtualRefresher implements VirtualRepository {
     from: {
       readonly usable: readonly RankedMember[];
       readonly prepared: readonly (PreparedMember | null)[];
-      readonly previous: Snapshot | null;
       readonly times: { readonly refreshedAt: number; readonly expiresAt: number };
     },
     phases: { mergeMs: number; storeMs: number },
   ): Promise<'published' | 'unchanged'> {
     const { engine, store, clock, name, urls } = this.#options;
-    const { usable, prepared, previous, times } = from;
+    const { usable, prepared, times } = from;
     const mergeStartedMs = clock.monotonicMs();
     const input = { members: usable, urls };
     const [index, locations] = await Promise.all([
       engine.mergeYaml(input),
       engine.mergeLocations(input),
     ]);
-    const isSameIndex = previous?.revision === index.revision;
-    const isSamePlace = previous?.locationsDigest === locations.locationsDigest;
+    const isSameIndex = this.#snapshot?.revision === index.revision;
+    const isSamePlace = this.#snapshot?.locationsDigest === locations.locationsDigest;
     if (!this.#isPointerUnsure && isSameIndex && isSamePlace) {
       phases.mergeMs = Math.round(clock.monotonicMs() - mergeStartedMs);
       this.#published = { prepared };
-      this.#swap({ ...previous, ...times });
+      this.#confirm(times);
       return 'unchanged';
     }
-    const json = await engine.mergeJson(input);
-    const merged = { ...index, ...json, ...locations };
+    // What is being compressed is about to be replaced.
+    this.#abandonCompressing();
+    const previous = this.#snapshot;
+    const variants =
+      isSameIndex && previous !== null && (await store.isStored(previous))
+        ? { variantsOf: previous }
+        : await engine.mergeJson(input);
+    const merged = { ...index, ...locations, ...variants };
     const storeStartedMs = clock.monotonicMs();
     phases.mergeMs = Math.round(storeStartedMs - mergeStartedMs);
     this.#isPointerUnsure = true;
@@ -348,7 +361,13 @@ export class VirtualRefresher implements VirtualRepository {
     phases.storeMs = Math.round(clock.monotonicMs() - storeStartedMs);
     this.#published = { prepared };
     this.#swap(snapshot);
+    await store.removeOld(snapshot, previous);
     return 'published';
+  }
+
+  /** Nothing has changed; what is compressed may have been added while that was found out. */
+  #confirm(times: { readonly refreshedAt: number; readonly expiresAt: number }): void {
+    if (this.#snapshot !== null) this.#swap({ ...this.#snapshot, ...times });
   }
 
   #swap(snapshot: Snapshot): void {
@@ -356,11 +375,45 @@ export class VirtualRefresher implements VirtualRepository {
     this.#options.metrics.published({
       virtual: this.name,
       expiresAt: snapshot.expiresAt,
-      bytes: snapshot.yaml.bytes.byteLength,
+      bytes: snapshot.yaml.identity.byteLength,
       charts: snapshot.charts,
       versions: snapshot.versions,
       conflicts: snapshot.conflicts,
     });
+  }
+
+  /** Has the published snapshot compressed, unless that is under way. Does not wait. */
+  #complete(snapshot: Snapshot): void {
+    if (this.#isClosed || this.#compressing !== null) return;
+    const stop = new AbortController();
+    this.#compressing = stop;
+    const work = this.#compress(snapshot, stop.signal).finally(() => {
+      if (this.#compressing === stop) this.#compressing = null;
+      this.#background.delete(work);
+    });
+    this.#background.add(work);
+  }
+
+  async #compress(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
+    const { store, logger, name } = this.#options;
+    const { revision } = snapshot;
+    try {
+      const parts = await store.complete(snapshot, { signal });
+      const current = this.#snapshot;
+      if (parts === null || current === null || signal.aborted) return;
+      this.#swap(withCompressed(current, parts));
+      logger.debug({ virtual: name, revision }, 'snapshot compressed');
+    } catch (error) {
+      if (signal.aborted || this.#uncompressed === revision) return;
+      this.#uncompressed = revision;
+      const { code, message } = toAppError(error);
+      logger.warn({ virtual: name, revision, code, err: message }, 'snapshot not compressed');
+    }
+  }
+
+  #abandonCompressing(): void {
+    this.#compressing?.abort();
+    this.#compressing = null;
   }
 
   #log(result: RefreshResult, members: readonly MemberOutcome[], error: AppError | null): void {
@@ -396,7 +449,7 @@ export class VirtualRefresher implements VirtualRepository {
       nextRefreshAt: isoTime(this.#schedule.nextAt),
       charts: snapshot?.charts ?? 0,
       versions: snapshot?.versions ?? 0,
-      bytes: snapshot?.yaml.bytes.byteLength ?? 0,
+      bytes: snapshot?.yaml.identity.byteLength ?? 0,
       lines: snapshot?.lines ?? 0,
       conflicts: snapshot?.conflicts ?? 0,
       lastRefresh:
@@ -412,12 +465,36 @@ export class VirtualRefresher implements VirtualRepository {
     };
   }
 
-  /** Ends the schedule and waits for a refresh that is under way. Idempotent. */
+  /** Resolves when no refresh is under way, and what is published is compressed or could not be. */
+  async whenIdle(): Promise<void> {
+    while (this.#running !== null || this.#background.size > 0) {
+      await Promise.all([this.#running?.result, ...this.#background]);
+    }
+  }
+
+  /**
+   * Ends the schedule and waits for a refresh that is under way. Compressing is given up: the next
+   * start does it. Idempotent.
+   */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#schedule.close();
-    await this.#running?.result;
+    this.#abandonCompressing();
+    await this.whenIdle();
   }
+}
+
+function isCompressed({ yaml, json }: Snapshot): boolean {
+  return yaml.gzip !== null && json.gzip !== null;
+}
+
+function withCompressed(snapshot: Snapshot, parts: CompressedParts): Snapshot {
+  const { yaml, json } = snapshot;
+  return {
+    ...snapshot,
+    yaml: { ...yaml, gzip: parts.yamlGzip ?? yaml.gzip },
+    json: { ...json, gzip: parts.jsonGzip ?? json.gzip },
+  };
 }
 
 function isoTime(time: number | null): string | null {

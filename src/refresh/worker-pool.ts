@@ -10,10 +10,10 @@ import type {
   TaskResult,
   WorkerSettings,
 } from '../../workers/index-engine.ts';
-import type { Clock } from '../clock.ts';
+import type { Clock, ClockTimer } from '../clock.ts';
 import { AppError, reviveError, toAppError } from '../errors.ts';
 import type { YamlDescription } from '../helm/assemble.ts';
-import { type Assembly, allocateFor, yamlOf } from '../helm/assembly.ts';
+import { type Assembly, capacityOf, yamlOf } from '../helm/assembly.ts';
 import type {
   Findings,
   MergedJson,
@@ -29,8 +29,11 @@ import type {
 } from '../helm/model.ts';
 import type { IndexEngine } from './index-engine.ts';
 
-/** More threads than this do not touch memory faster. */
-const MOST_COPY_PIECES = 3;
+/** When the threads have had nothing to do for so long, they are in nobody's way. */
+const SPARE_AFTER_MS = 50;
+/** An index grows from one merge to the next. */
+const SPARE_GROWTH = 1.02;
+const MOST_SPARE_BYTES = 128 * 1024 * 1024;
 
 /** How long a pool that is closed waits for threads that are still starting. */
 const LOADING_TIMEOUT_MS = 2000;
@@ -54,7 +57,10 @@ export interface WorkerPoolOptions {
   readonly threads: number | null;
   readonly taskTimeoutMs: number;
   readonly clock: Clock;
-  /** Whether threads work on a small index first, so that the first real task is not slow. */
+  /**
+   * Whether the threads get ready for what comes: they work on a small index first, and touch memory for
+   * the next merge after each one.
+   */
   readonly warm?: boolean;
   /** The compiled worker; tests put a misbehaving one in its place. */
   readonly worker?: URL;
@@ -77,6 +83,15 @@ class WorkerPool implements IndexEngine {
   /** How many of the first threads are still loading the engine, and warming where that was asked for. */
   #loading: number;
   readonly #loadedListeners: (() => void)[] = [];
+  readonly #startedMs: number;
+  /** How long tasks have taken, all of them together. */
+  #busyMs = 0;
+  readonly #isWarm: boolean;
+  /** Memory that was touched for the next YAML. */
+  #spare: SharedBytes | null = null;
+  /** How much of it the next merge is likely to need; 0 where nobody knows, or where it is there. */
+  #spareBytes = 0;
+  #spareTimer: ClockTimer | null = null;
   /** The JSON of members, by their YAML. */
   readonly #jsonOf = new WeakMap<Rendering, Promise<Rendering>>();
   readonly #waiting: (() => void)[] = [];
@@ -90,6 +105,8 @@ class WorkerPool implements IndexEngine {
     this.#clock = options.clock;
     this.#taskTimeoutMs = options.taskTimeoutMs;
     this.#threads = threads;
+    this.#startedMs = options.clock.monotonicMs();
+    this.#isWarm = options.warm ?? false;
     this.#freeThreads = threads;
     this.#pool = new Piscina({
       filename: (options.worker ?? WORKER).href,
@@ -122,11 +139,14 @@ class WorkerPool implements IndexEngine {
 
   async mergeYaml({ members, urls }: MergeInput): Promise<MergedYaml> {
     const assembly = { members: members.map(withoutBytes), renderings: yamlOf(members, urls) };
-    const out = allocateFor(assembly);
+    const needed = capacityOf(assembly);
+    const spare = this.#takeSpare(needed);
+    const out = spare ?? new Uint8Array(new SharedArrayBuffer(needed));
     const [{ bytes, ...facts }] = await Promise.all([
       this.#run<YamlDescription>('describeYaml', assembly),
-      this.#copy('copyYaml', assembly, out),
+      this.#copy('copyYaml', assembly, { out, isTouched: spare !== null }),
     ]);
+    this.#spareBytes = Math.min(Math.ceil(needed * SPARE_GROWTH), MOST_SPARE_BYTES);
     return { ...facts, yaml: out.subarray(0, bytes) };
   }
 
@@ -137,26 +157,57 @@ class WorkerPool implements IndexEngine {
         members.map(({ prepared }) => this.#renderJson(prepared, urls)),
       ),
     };
-    const out = allocateFor(assembly);
+    const out = new Uint8Array(new SharedArrayBuffer(capacityOf(assembly)));
     const [{ bytes, jsonDigest }] = await Promise.all([
       this.#run<{ readonly bytes: number; readonly jsonDigest: string }>('describeJson', assembly),
-      this.#copy('copyJson', assembly, out),
+      this.#copy('copyJson', assembly, { out, isTouched: false }),
     ]);
     return { jsonDigest, json: out.subarray(0, bytes) };
   }
 
   /**
-   * Several threads write parts of one index while another one makes its digest from the same spans: the
-   * memory is new, and to touch it for the first time takes as long as the digest.
+   * Threads write parts of one index while another one makes its digest from the same spans. Memory that
+   * is new takes as long to be touched for the first time as the digest takes: then there are two of them.
    */
-  #copy(task: 'copyYaml' | 'copyJson', assembly: Assembly, out: SharedBytes): Promise<unknown> {
-    const pieces = Math.min(Math.max(this.#threads - 1, 1), MOST_COPY_PIECES);
+  #copy(
+    task: 'copyYaml' | 'copyJson',
+    assembly: Assembly,
+    { out, isTouched }: { readonly out: SharedBytes; readonly isTouched: boolean },
+  ): Promise<unknown> {
+    const pieces = isTouched || this.#threads < 3 ? 1 : 2;
     return Promise.all(
       Array.from({ length: pieces }, (_, piece) => {
         const input: CopyInput = { assembly, part: { out, piece, pieces } };
         return this.#run<void>(task, input);
       }),
     );
+  }
+
+  /** Memory for the next YAML that was touched while nobody waited for it; null where there is none so big. */
+  #takeSpare(bytes: number): SharedBytes | null {
+    const spare = this.#spare;
+    if (spare === null || spare.byteLength < bytes) return null;
+    this.#spare = null;
+    return spare;
+  }
+
+  /** Once nothing has been asked for a moment, one thread touches memory for the next merge. */
+  #prepareSpare(): void {
+    this.#spareTimer?.cancel();
+    this.#spareTimer = null;
+    if (!this.#isWarm || this.#spareBytes === 0 || this.#closing !== null) return;
+    if (this.#spare !== null && this.#spare.byteLength >= this.#spareBytes) return;
+    this.#spareTimer = this.#clock.setTimeout(() => {
+      const bytes = this.#spareBytes;
+      this.#spareBytes = 0;
+      this.#run<SharedBytes>('touch', bytes).then(
+        (spare) => {
+          this.#spare = spare;
+        },
+        // Without it the next merge takes a little longer.
+        () => {},
+      );
+    }, SPARE_AFTER_MS);
   }
 
   /** A member's JSON, which is made once and lives as long as the member's YAML does. */
@@ -188,15 +239,21 @@ class WorkerPool implements IndexEngine {
   async #run<Value>(name: string, input: unknown): Promise<Value> {
     if (this.#closing === null) await this.#untilThreadIsFree();
     if (this.#closing !== null) throw closed();
+    const startedMs = this.#clock.monotonicMs();
     const task = this.#runNow<Value>(name, input);
     this.#running.add(task);
     try {
       return await task;
     } finally {
       this.#running.delete(task);
+      this.#busyMs += this.#clock.monotonicMs() - startedMs;
       const next = this.#waiting.shift();
-      if (next === undefined) this.#freeThreads++;
-      else next();
+      if (next !== undefined) {
+        next();
+      } else {
+        this.#freeThreads++;
+        if (this.#freeThreads === this.#threads) this.#prepareSpare();
+      }
     }
   }
 
@@ -229,10 +286,10 @@ class WorkerPool implements IndexEngine {
   }
 
   load(): { readonly queueDepth: number; readonly utilization: number } {
-    const { threads, utilization } = this.#pool;
+    const elapsedMs = this.#clock.monotonicMs() - this.#startedMs;
     return {
       queueDepth: this.#waiting.length,
-      utilization: threads.length === 0 ? 0 : utilization,
+      utilization: elapsedMs === 0 ? 0 : Math.min(this.#busyMs / (elapsedMs * this.#threads), 1),
     };
   }
 
@@ -252,6 +309,7 @@ class WorkerPool implements IndexEngine {
   }
 
   async #close(graceMs: number): Promise<void> {
+    this.#spareTimer?.cancel();
     if (graceMs > 0 && this.#running.size > 0) {
       await new Promise<void>((resolve) => {
         const timer = this.#clock.setTimeout(resolve, graceMs);

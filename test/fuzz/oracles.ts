@@ -647,7 +647,8 @@ function askReference(from: {
       if (reason === 'wrong-type') bentLists.add(foldCase(detail));
     }
   }
-  if (bentLists.has('urls')) return false;
+  // Of these the engine checks the items that are left, and the reference none.
+  if (['urls', 'dependencies', 'maintainers'].some((list) => bentLists.has(list))) return false;
   const index = work.merged.direct;
   const entries: Readonly<Record<string, readonly HelmRecord[]>> =
     helm?.merged?.entries ?? (valuesOf(index).entries as Record<string, readonly HelmRecord[]>);

@@ -307,3 +307,32 @@ t.test('a client that leaves while it waits is told to the chart files', async (
   await Promise.all([left, closed]);
   t.equal(await rig.count('aborted'), 1);
 });
+
+t.test('a table of locations that is not in memory is read for the request', async (t) => {
+  const { locations } = snapshot;
+  const evicted = { ...locations, resident: () => null };
+  const virtual = createVirtual({ ...snapshot, locations: evicted });
+  const { app, asked } = createChartRig(t, async () => stored(), virtual);
+  const response = await app.inject({ url: `${BASE}/nginx/nginx-1.2.3.tgz` });
+  t.equal(response.statusCode, 200);
+  t.match(asked[0], { location: { member: 'grafana', digest: DIGEST } });
+});
+
+t.test('without the table a stored file is served, and of others nothing is claimed', async (t) => {
+  const lost = {
+    ...snapshot.locations,
+    resident: () => null,
+    load: async () => {
+      throw new AppError('store-failed', 'the disk is gone');
+    },
+  };
+  const virtual = createVirtual({ ...snapshot, locations: lost });
+  const has = createChartRig(t, async () => stored(), virtual);
+  const url = `${BASE}/nginx/nginx-1.2.3.tgz`;
+  t.equal((await has.app.inject({ url })).statusCode, 200);
+  t.equal(has.asked[0]!.location, null);
+  const has503 = createChartRig(t, async () => null, virtual);
+  const response = await has503.app.inject({ url });
+  t.equal(response.statusCode, 503);
+  t.equal(response.json().error.code, 'store-failed');
+});

@@ -1,6 +1,6 @@
 /** A server over virtual repositories that tests hold in their hand. */
 import { createHash } from 'node:crypto';
-import { Writable } from 'node:stream';
+import { Readable, Writable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import type { FastifyInstance } from 'fastify';
 import type { Test } from 'tap';
@@ -15,6 +15,7 @@ import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type {
   RefreshResult,
   Snapshot,
+  SnapshotPart,
   SnapshotVariant,
   VirtualRepository,
   VirtualStatus,
@@ -29,13 +30,29 @@ export function share(bytes: Uint8Array): SharedBytes {
   return shared;
 }
 
+/** A part that is in memory for good. */
+export function createPart(content: Uint8Array): SnapshotPart {
+  const bytes = share(content);
+  return {
+    byteLength: bytes.byteLength,
+    digest: createHash('sha256').update(bytes).digest('hex'),
+    resident: () => bytes,
+    load: async () => bytes,
+    open: async () => Readable.from([Buffer.from(bytes)]),
+  };
+}
+
 export function createVariant(content: Uint8Array | string): SnapshotVariant {
   const bytes = Buffer.from(content);
-  return {
-    bytes: share(bytes),
-    gzip: share(gzipSync(bytes)),
-    digest: createHash('sha256').update(bytes).digest('hex'),
-  };
+  const identity = createPart(bytes);
+  return { identity, gzip: createPart(gzipSync(bytes)), digest: identity.digest };
+}
+
+/** A copy of what a part holds. */
+export function bytesOf(part: SnapshotPart | null): Buffer {
+  const bytes = part?.resident();
+  if (bytes === undefined || bytes === null) throw new Error('the part is not in memory');
+  return Buffer.from(bytes);
 }
 
 /** A published snapshot of one member whose index is `index`. */
@@ -56,7 +73,7 @@ export function createSnapshot(options: {
     revision: merged.revision,
     yaml: createVariant(merged.yaml),
     json: createVariant(merged.json),
-    locations: merged.locations,
+    locations: createPart(merged.locations),
     locationsDigest: merged.locationsDigest,
     publishedAt: PUBLISHED_AT,
     refreshedAt: PUBLISHED_AT,

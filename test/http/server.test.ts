@@ -5,7 +5,14 @@ import { text } from 'node:stream/consumers';
 import t from 'tap';
 import { systemClock } from '../../src/clock.ts';
 import { closeGracefully } from '../../src/http/server.ts';
-import { createRig, createSnapshot, createVariant, createVirtual, SMALL_INDEX } from './harness.ts';
+import {
+  createPart,
+  createRig,
+  createSnapshot,
+  createVariant,
+  createVirtual,
+  SMALL_INDEX,
+} from './harness.ts';
 
 const snapshot = createSnapshot({ index: SMALL_INDEX });
 const INDEX = '/api/v1/virtual/all/index.yaml';
@@ -144,15 +151,14 @@ t.test('closing lets what runs end, and then hangs up on connections kept open',
   go();
   const [response] = await once(request, 'response');
   t.equal(response.statusCode, 200);
-  t.equal((await text(response)).length, snapshot.yaml.bytes.byteLength);
+  t.equal((await text(response)).length, snapshot.yaml.identity.byteLength);
   await closing;
   await closeGracefully(rig.app, { timeoutMs: 60_000, clock: systemClock });
 });
 
 t.test('closing does not cut off a client that is slow to take its index', async (t) => {
   const size = 40 * 2 ** 20;
-  const bytes = new Uint8Array(new SharedArrayBuffer(size));
-  const yaml = { ...createVariant(''), bytes };
+  const yaml = { ...createVariant(''), identity: createPart(Buffer.alloc(size)) };
   const rig = createRig(t, { virtuals: [createVirtual({ ...snapshot, yaml })] });
   const { port } = await rig.listen();
   const agent = new Agent({ keepAlive: true });

@@ -11,6 +11,7 @@ import type { RefusalReason } from '../../src/helm/model.ts';
 import type { RefreshResult } from '../../src/refresh/snapshot.ts';
 import { createWorkerPool } from '../../src/refresh/worker-pool.ts';
 import {
+  bytesOf,
   createFixture,
   type Fixture,
   indexOf,
@@ -317,8 +318,8 @@ async function checkServed(t: Test, fixture: Fixture, expected: readonly string[
   const snapshot = fixture.virtual().current()!;
   t.strictSame([...servedIn(snapshot)].sort(), [...expected].sort());
   for (const judge of judges) {
-    for (const { bytes } of [snapshot.yaml, snapshot.json]) {
-      const verdict = await judge.view(bytes);
+    for (const { identity } of [snapshot.yaml, snapshot.json]) {
+      const verdict = await judge.view(bytesOf(identity));
       t.ok(verdict.ok, `Helm ${judge.helm} loads it`);
       if (!verdict.ok) continue;
       const loaded = Object.entries(verdict.view.entries).flatMap(([chart, records]) =>

@@ -171,8 +171,9 @@ async function createRig(
     ...bound(stateOnDisk),
     async set(key, value, setOptions) {
       const version = await stateOnDisk.set(key, value, setOptions);
-      if (key.startsWith('virtual:')) {
-        // The pointer is the last thing that a merge writes; here, every merge publishes.
+      // The pointer is the last thing that a merge writes; here, every merge publishes. What is
+      // compressed is added to it later, where it has not moved on.
+      if (key.startsWith('virtual:') && setOptions?.expected === undefined) {
         add('merging', -1);
         published.push(key.slice('virtual:'.length));
       }
@@ -239,7 +240,7 @@ async function createRig(
     const answer = options.script?.(member) ?? null;
     if (answer !== null) upstream.on(`/${member}/index.yaml`, answer);
   }
-  const store = new SnapshotStore(shared);
+  const store = new SnapshotStore({ ...shared, maxMemoryBytes: 2 ** 30 });
   const virtuals = names.map(
     (name, number) =>
       new VirtualRefresher({

@@ -13,7 +13,7 @@ import { AppError } from '../../src/errors.ts';
 import { findLocation } from '../../src/helm/locations.ts';
 import type { Snapshot } from '../../src/refresh/snapshot.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
-import { createFixture, memberOf, servedIn } from '../support/app-fixture.ts';
+import { bytesOf, createFixture, directoryOf, memberOf, servedIn } from '../support/app-fixture.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { CRASHING, ONE, TWO } from './publish-crash-fixture.ts';
 
@@ -47,15 +47,15 @@ function sha256(bytes: Uint8Array): string {
 }
 
 function checkWhole(t: Test, snapshot: Snapshot): void {
-  t.equal(sha256(snapshot.yaml.bytes), snapshot.revision);
-  t.equal(sha256(snapshot.json.bytes), snapshot.json.digest);
-  t.equal(sha256(snapshot.locations), snapshot.locationsDigest);
-  for (const { bytes, gzip } of [snapshot.yaml, snapshot.json]) {
-    t.ok(gunzipSync(gzip).equals(bytes));
+  t.equal(sha256(bytesOf(snapshot.yaml.identity)), snapshot.revision);
+  t.equal(sha256(bytesOf(snapshot.json.identity)), snapshot.json.digest);
+  t.equal(sha256(bytesOf(snapshot.locations)), snapshot.locationsDigest);
+  for (const { identity, gzip } of [snapshot.yaml, snapshot.json]) {
+    if (gzip !== null) t.ok(gunzipSync(bytesOf(gzip)).equals(bytesOf(identity)));
   }
   for (const served of servedIn(snapshot)) {
     const [chart = '', version = ''] = served.split('@');
-    t.ok(findLocation(snapshot.locations, chart, version)?.urls.length);
+    t.ok(findLocation(bytesOf(snapshot.locations), chart, version)?.urls.length);
   }
 }
 
@@ -80,13 +80,14 @@ const FAILING: Upstream = {
 const upstream = await startScriptedUpstream();
 t.teardown(() => upstream.close());
 upstream.on('/two/index.yaml', { body: TWO });
-const old = t.testdir();
+const old = directoryOf(t);
 for (const [number, body] of ONE.entries()) {
   upstream.on('/one/index.yaml', { body });
   if (number === ONE.length - 1) break;
   const fixture = await createFixture(t, { ...CRASHING, path: old, upstream });
   await fixture.virtual().load();
   await fixture.virtual().refresh({ force: false });
+  await fixture.virtual().whenIdle();
   await fixture.close();
 }
 
@@ -100,9 +101,17 @@ async function checkAfterKill(t: Test, path: string): Promise<void> {
     t.fail('nothing that is whole is left');
     return;
   }
-  virtual.start();
-  t.match(await virtual.acquire(), { snapshot, source: 'cache' });
   checkWhole(t, snapshot);
+  await virtual.whenIdle();
+  const compressed = virtual.current()!;
+  t.equal(compressed.revision, snapshot.revision);
+  t.ok(
+    compressed.yaml.gzip !== null && compressed.json.gzip !== null,
+    'what was not compressed is',
+  );
+  checkWhole(t, compressed);
+  virtual.start();
+  t.match(await virtual.acquire(), { snapshot: compressed, source: 'cache' });
   const served = servedIn(snapshot);
   t.ok(
     [OLD, NEW].some((whole) => whole.join() === served.join()),
@@ -127,11 +136,15 @@ async function checkAfterKill(t: Test, path: string): Promise<void> {
 }
 
 t.test('a refresh that nobody kills publishes', async (t) => {
-  const path = t.testdir();
+  const path = directoryOf(t);
   await cp(old, path, { recursive: true });
   const { code, steps } = await runPublisher(t, [path, upstream.origin, 'never', '0']);
   t.equal(code, 0);
-  t.equal(steps.filter((step) => step === 'set').length, 2, 'a member and the pointer');
+  t.strictSame(
+    steps.filter((step) => step === 'set').length,
+    3,
+    'a member, the pointer, and the pointer with what is compressed',
+  );
   t.ok(steps.filter((step) => step === 'put').length >= 6);
   t.ok(steps.filter((step) => step === 'remove').length >= 6);
   await checkAfterKill(t, path);
@@ -146,7 +159,7 @@ t.test('a refresh that nobody kills publishes', async (t) => {
     const isDecisive = step === 'set' || number === steps.length;
     for (const when of isDecisive ? ['before', 'after'] : ['before']) {
       t.test(`killed ${when} step ${number}, a ${step}, it leaves a whole snapshot`, async (t) => {
-        const path = t.testdir();
+        const path = directoryOf(t);
         await cp(old, path, { recursive: true });
         const run = await runPublisher(t, [path, upstream.origin, when, String(number)]);
         t.equal(run.signal, 'SIGKILL');

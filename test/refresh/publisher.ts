@@ -43,5 +43,6 @@ const parts = createParts({
 });
 await parts.virtual().load();
 const { outcome } = await parts.virtual().refresh({ force: true });
+await parts.virtual().whenIdle();
 await parts.close();
 process.exitCode = outcome === 'published' ? 0 : 1;

@@ -1,19 +1,27 @@
 /** What is written for a snapshot, in which order, and what is made of it when it is read again. */
 import { createHash } from 'node:crypto';
-import { gzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { mergeMembers } from '../../src/helm/assemble.ts';
 import type { MergedIndex } from '../../src/helm/model.ts';
-import { SnapshotStore } from '../../src/refresh/snapshot-store.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import type { Snapshot } from '../../src/refresh/snapshot.ts';
+import {
+  type CompressedParts,
+  type Publication,
+  SnapshotStore,
+} from '../../src/refresh/snapshot-store.ts';
 import { createEmbeddedStateStore } from '../../src/storage/embedded-state-store.ts';
 import { createFilesystemObjectStore } from '../../src/storage/filesystem-object-store.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import type { JsonValue, StateStore } from '../../src/storage/state-store.ts';
-import { indexOf, recordLog, servedIn } from '../support/app-fixture.ts';
+import { bytesOf, directoryOf, indexOf, recordLog, servedIn } from '../support/app-fixture.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { createInlineEngine, share } from '../support/inline-engine.ts';
 
 const engine = createInlineEngine();
 const TIMES = { refreshedAt: 1000, expiresAt: 5000 };
+const GO_ON = new AbortController().signal;
 
 interface Rig {
   readonly store: SnapshotStore;
@@ -21,12 +29,13 @@ interface Rig {
   readonly state: StateStore;
   /** The calls to the stores, in order: `put index.yaml`, `set virtual:all`, … */
   readonly steps: string[];
+  readonly counted: { compress: number };
   readonly logged: readonly Record<string, unknown>[];
 }
 
 function createRig(t: Test): Rig {
   const { logger, lines } = recordLog();
-  const path = t.testdir();
+  const path = directoryOf(t);
   const disk = createFilesystemObjectStore({ path: `${path}/objects`, logger });
   const documents = createEmbeddedStateStore({ path: `${path}/state`, logger });
   const steps: string[] = [];
@@ -35,8 +44,8 @@ function createRig(t: Test): Rig {
   };
   const objects: ObjectStore = {
     ...disk,
-    async put(key, body) {
-      const bytes = await disk.put(key, body);
+    async put(key, body, options) {
+      const bytes = await disk.put(key, body, options);
       note('put', key);
       return bytes;
     },
@@ -52,8 +61,8 @@ function createRig(t: Test): Rig {
   };
   const state: StateStore = {
     ...documents,
-    async set(key, value) {
-      const entry = await documents.set(key, value);
+    async set(key, value, options) {
+      const entry = await documents.set(key, value, options);
       note('set', key);
       return entry;
     },
@@ -62,8 +71,63 @@ function createRig(t: Test): Rig {
     await disk.close();
     await documents.close();
   });
-  const store = new SnapshotStore({ objects, state, engine, logger });
-  return { store, objects, state, steps, logged: lines };
+  const metrics = createMetrics({
+    virtuals: [{ name: 'all', members: [] }],
+    load: () => ({ queueDepth: 0, utilization: 0 }),
+  });
+  t.teardown(() => metrics.close());
+  const counted = { compress: 0 };
+  const store = new SnapshotStore({
+    objects,
+    state,
+    engine: {
+      ...engine,
+      compress(bytes) {
+        counted.compress++;
+        return engine.compress(bytes);
+      },
+    },
+    clock: new FakeClock(),
+    logger,
+    metrics,
+    maxMemoryBytes: 2 ** 20,
+    collectGarbage: () => steps.push('collect'),
+  });
+  t.teardown(() => store.close());
+  return { store, objects, state, steps, counted, logged: lines };
+}
+
+/** Publishes, compresses and tidies up, as a refresh does. */
+async function publish(
+  { store }: Rig,
+  merged: Publication,
+  options: { readonly virtual?: string; readonly previous?: Snapshot | null } = {},
+): Promise<Snapshot> {
+  const { virtual = 'all', previous = null } = options;
+  const snapshot = await store.publish(merged, { virtual, previous, ...TIMES });
+  const parts = await store.complete(snapshot, { signal: GO_ON });
+  await store.removeOld(snapshot, previous);
+  return withGzip(snapshot, parts);
+}
+
+function withGzip(snapshot: Snapshot, parts: CompressedParts | null): Snapshot {
+  const { yaml, json } = snapshot;
+  return {
+    ...snapshot,
+    yaml: { ...yaml, gzip: parts?.yamlGzip ?? yaml.gzip },
+    json: { ...json, gzip: parts?.jsonGzip ?? json.gzip },
+  };
+}
+
+/** What is of a snapshot once its bytes are read. */
+function contentOf(snapshot: Snapshot | null) {
+  if (snapshot === null) return null;
+  const { yaml, json, locations, ...facts } = snapshot;
+  const parts = [yaml.identity, yaml.gzip, json.identity, json.gzip, locations];
+  return {
+    ...facts,
+    parts: parts.map((part) => (part === null ? null : Buffer.from(bytesOf(part)).toString('hex'))),
+  };
 }
 
 async function merge(version: string): Promise<MergedIndex> {
@@ -83,48 +147,199 @@ async function keysOf(objects: ObjectStore): Promise<readonly string[]> {
 }
 
 t.test('what is published is what is loaded', async (t) => {
-  const { store } = createRig(t);
+  const rig = createRig(t);
+  const { store } = rig;
   t.equal(await store.load('all'), null);
-  const published = await store.publish(await merge('1.0.0'), {
+  const published = await publish(rig, await merge('1.0.0'));
+  t.match(published, { virtual: 'all', publishedAt: 1000, ...TIMES, charts: 1, versions: 1 });
+  const content = contentOf(published);
+  t.strictSame(contentOf(await store.load('all')), content);
+  t.equal(await store.load('other'), null);
+});
+
+t.test('the pointer moves after every object is there and checked', async (t) => {
+  const rig = createRig(t);
+  const { store, steps } = rig;
+  const merged = await merge('1.0.0');
+  await store.publish(merged, { virtual: 'all', previous: null, ...TIMES });
+  const parts = ['index.yaml', 'index.json', `locations-${merged.locationsDigest.slice(0, 16)}`];
+  t.strictSame(
+    steps.slice(0, -1).sort(),
+    [...parts.map((part) => `put ${part}`), ...parts.map((part) => `stat ${part}`)].sort(),
+  );
+  t.equal(steps.at(-1), 'set virtual:all');
+  t.equal(rig.counted.compress, 0, 'and nobody has waited for gzip');
+  t.strictSame(servedIn(await store.load('all')), ['nginx@1.0.0']);
+});
+
+t.test('the pointer names what is compressed after it is there and checked', async (t) => {
+  const rig = createRig(t);
+  const { store, steps, state } = rig;
+  const snapshot = await store.publish(await merge('1.0.0'), {
     virtual: 'all',
     previous: null,
     ...TIMES,
   });
-  t.match(published, { virtual: 'all', publishedAt: 1000, ...TIMES, charts: 1, versions: 1 });
-  t.strictSame(await store.load('all'), published);
-  t.equal(await store.load('other'), null);
+  t.match(snapshot, { yaml: { gzip: null }, json: { gzip: null } });
+  t.match(await store.load('all'), { yaml: { gzip: null }, json: { gzip: null } });
+  steps.length = 0;
+  const parts = await store.complete(snapshot, { signal: GO_ON });
+  t.strictSame(steps, [
+    'put index.json.gz',
+    'stat index.json.gz',
+    'put index.yaml.gz',
+    'stat index.yaml.gz',
+    'set virtual:all',
+  ]);
+  t.ok(gunzipSync(bytesOf(parts!.yamlGzip!)).equals(await snapshot.yaml.identity.load()));
+  t.ok(gunzipSync(bytesOf(parts!.jsonGzip!)).equals(await snapshot.json.identity.load()));
+  t.match((await state.get('virtual:all'))?.value, {
+    digests: { yamlGzip: parts!.yamlGzip!.digest, jsonGzip: parts!.jsonGzip!.digest },
+  });
+  t.equal(await store.complete(withGzip(snapshot, parts), { signal: GO_ON }), null, 'only once');
+  t.equal(rig.counted.compress, 2);
 });
 
-t.test('the pointer moves after every object is there and checked, then old ones go', async (t) => {
-  const { store, steps } = createRig(t);
+t.test('a pointer that has moved on is not completed', async (t) => {
+  const rig = createRig(t);
+  const { store, objects, steps } = rig;
   const first = await store.publish(await merge('1.0.0'), {
     virtual: 'all',
     previous: null,
     ...TIMES,
   });
-  const second = await store.publish(await merge('2.0.0'), {
+  const { put } = objects;
+  let second: Snapshot | null = null;
+  objects.put = async (key, body) => {
+    if (second === null && key.endsWith('.gz')) {
+      second = first;
+      second = await store.publish(await merge('2.0.0'), {
+        virtual: 'all',
+        previous: first,
+        ...TIMES,
+      });
+    }
+    return put(key, body);
+  };
+  steps.length = 0;
+  t.equal(await store.complete(first, { signal: GO_ON }), null);
+  t.equal(steps.filter((step) => step === 'set virtual:all').length, 1);
+  t.strictSame(servedIn(await store.load('all')), ['nginx@2.0.0']);
+  const parts = await store.complete(second!, { signal: GO_ON });
+  t.ok(parts?.yamlGzip, 'the one that it names can be');
+});
+
+t.test(
+  'what is abandoned ends at once, stores no more, and lets the next one through',
+  async (t) => {
+    const rig = createRig(t);
+    const { store, steps } = rig;
+    const merged = await merge('1.0.0');
+    const snapshot = await store.publish(merged, { virtual: 'all', previous: null, ...TIMES });
+    const abandon = new AbortController();
+    const { compress } = engine;
+    t.teardown(() => {
+      engine.compress = compress;
+    });
+    const begun = new Promise<void>((resolve) => {
+      engine.compress = () => {
+        resolve();
+        return new Promise(() => {});
+      };
+    });
+    const completing = store.complete(snapshot, { signal: abandon.signal });
+    const behind = store.complete(snapshot, { signal: abandon.signal });
+    await begun;
+    steps.length = 0;
+    abandon.abort();
+    await t.rejects(completing, { code: 'aborted' });
+    await t.rejects(behind, { code: 'aborted' });
+    t.strictSame(steps, []);
+    engine.compress = compress;
+    t.ok(await store.complete(snapshot, { signal: GO_ON }));
+  },
+);
+
+t.test('a pointer that another process has moved is not completed either', async (t) => {
+  const { store, objects, state } = createRig(t);
+  const options = { virtual: 'all', previous: null, ...TIMES };
+  const snapshot = await store.publish(await merge('1.0.0'), options);
+  const { put } = objects;
+  objects.put = async (key, body) => {
+    await state.set('virtual:all', { moved: true });
+    return put(key, body);
+  };
+  t.equal(await store.complete(snapshot, { signal: GO_ON }), null);
+  t.strictSame((await state.get('virtual:all'))?.value, { moved: true });
+});
+
+t.test('compressing that fails leaves what is published as it is', async (t) => {
+  const rig = createRig(t);
+  const { store, objects } = rig;
+  const snapshot = await store.publish(await merge('1.0.0'), {
     virtual: 'all',
-    previous: first,
+    previous: null,
     ...TIMES,
   });
+  const { put } = objects;
+  objects.put = async (key, body) => {
+    if (key.endsWith('index.yaml.gz')) throw new Error('no space');
+    return put(key, body);
+  };
+  await t.rejects(store.complete(snapshot, { signal: GO_ON }), /no space/);
+  const loaded = await store.load('all');
+  t.match(loaded, { yaml: { gzip: null }, json: { gzip: null } });
+  t.strictSame(servedIn(loaded), ['nginx@1.0.0']);
+  objects.put = put;
+  t.ok(await store.complete(loaded!, { signal: GO_ON }), 'and can be tried again');
+});
+
+t.test('garbage is collected after what is compressed, by the bytes of it', async (t) => {
+  const rig = createRig(t);
+  const { store, steps } = rig;
+  const small = await publish(rig, await merge('1.0.0'));
+  t.notOk(steps.includes('collect'), 'a small one is not worth it');
+  const { compress } = engine;
+  t.teardown(() => {
+    engine.compress = compress;
+  });
+  const big = {
+    ...small,
+    locations: { ...small.locations, byteLength: 64 * 2 ** 20 },
+  };
   steps.length = 0;
-  await store.publish(await merge('3.0.0'), { virtual: 'all', previous: second, ...TIMES });
-  const parts = ['index.yaml', 'index.yaml.gz', 'index.json', 'index.json.gz', 'locations'];
-  const pointerAt = steps.indexOf('set virtual:all');
+  await store.complete(big, { signal: GO_ON });
+  t.strictSame(steps, ['collect']);
+});
+
+t.test('of the old revisions one is left, of the others everything goes', async (t) => {
+  const rig = createRig(t);
+  const { store, steps } = rig;
+  const merged = await merge('1.0.0');
+  const first = await publish(rig, merged);
+  const second = await publish(rig, await merge('2.0.0'), { previous: first });
+  t.equal((await keysOf(rig.objects)).length, 10);
+  steps.length = 0;
+  await publish(rig, await merge('3.0.0'), { previous: second });
   t.strictSame(
-    steps.slice(0, pointerAt).sort(),
-    [...parts.map((part) => `put ${part}`), ...parts.map((part) => `stat ${part}`)].sort(),
+    steps.filter((step) => step.startsWith('remove')).sort(),
+    [
+      ...['index.yaml', 'index.yaml.gz', 'index.json', 'index.json.gz'],
+      `locations-${merged.locationsDigest.slice(0, 16)}`,
+    ]
+      .map((part) => `remove ${part}`)
+      .sort(),
   );
-  t.strictSame(steps.slice(pointerAt + 1).sort(), parts.map((part) => `remove ${part}`).sort());
   t.strictSame(servedIn(await store.load('all')), ['nginx@3.0.0']);
 });
 
 t.test('virtual repositories do not remove each other', async (t) => {
-  const { store } = createRig(t);
+  const rig = createRig(t);
+  const { store } = rig;
   for (const virtual of ['all', 'all-of-them']) {
     for (const version of ['1.0.0', '2.0.0', '3.0.0']) {
       const previous = await store.load(virtual);
-      await store.publish(await merge(version), { virtual, previous, ...TIMES });
+      await publish(rig, await merge(version), { virtual, previous });
     }
   }
   t.strictSame(servedIn(await store.load('all')), ['nginx@3.0.0']);
@@ -132,12 +347,13 @@ t.test('virtual repositories do not remove each other', async (t) => {
 });
 
 t.test('old objects that cannot be removed do not fail the publish', async (t) => {
-  const { store, objects, logged } = createRig(t);
+  const rig = createRig(t);
+  const { store, objects, logged } = rig;
   await objects.put('virtuals/all/old/index.yaml', Buffer.from('old'));
   objects.remove = async () => {
     throw new Error('read only');
   };
-  await store.publish(await merge('1.0.0'), { virtual: 'all', previous: null, ...TIMES });
+  await publish(rig, await merge('1.0.0'));
   t.match(logged, [{ level: 'warn', virtual: 'all', msg: 'old snapshots could not be removed' }]);
   t.strictSame(servedIn(await store.load('all')), ['nginx@1.0.0']);
 });
@@ -157,40 +373,69 @@ t.test(
   },
 );
 
-for (const part of ['index.yaml', 'index.yaml.gz', 'index.json', 'index.json.gz', 'locations']) {
-  for (const damage of ['removed', 'cut', 'changed'] as const) {
+async function damagePart(
+  { objects }: Rig,
+  part: string,
+  damage: 'removed' | 'cut' | 'changed',
+): Promise<void> {
+  const keys = await keysOf(objects);
+  const key = keys.find((candidate) => new RegExp(`/${part}(?:-|$)`).test(candidate))!;
+  const bytes = Buffer.from((await objects.load(key))!);
+  if (damage === 'removed') await objects.remove(key);
+  else if (damage === 'cut') await objects.put(key, bytes.subarray(0, -1));
+  else {
+    bytes[bytes.length >> 1]! ^= 1;
+    await objects.put(key, bytes);
+  }
+}
+
+for (const damage of ['removed', 'cut', 'changed'] as const) {
+  for (const part of ['index.yaml', 'index.json', 'locations']) {
     t.test(`a snapshot whose ${part} was ${damage} is not served`, async (t) => {
-      const { store, objects, logged } = createRig(t);
-      await store.publish(await merge('1.0.0'), { virtual: 'all', previous: null, ...TIMES });
-      const key = (await keysOf(objects)).find((candidate) => candidate.endsWith(`/${part}`))!;
-      const bytes = Buffer.from((await objects.load(key))!);
-      if (damage === 'removed') await objects.remove(key);
-      else if (damage === 'cut') await objects.put(key, bytes.subarray(0, -1));
-      else {
-        bytes[bytes.length >> 1]! ^= 1;
-        await objects.put(key, bytes);
-      }
+      const rig = createRig(t);
+      const { store, logged } = rig;
+      await publish(rig, await merge('1.0.0'));
+      await damagePart(rig, part, damage);
       t.equal(await store.load('all'), null);
-      t.match(logged, [{ level: 'warn', msg: 'stored snapshot is not whole', parts: 4 }]);
-      await store.publish(await merge('1.0.0'), { virtual: 'all', previous: null, ...TIMES });
+      t.match(logged, [{ level: 'warn', msg: 'stored snapshot is not whole', parts: 2 }]);
+      await publish(rig, await merge('1.0.0'));
       t.strictSame(servedIn(await store.load('all')), ['nginx@1.0.0'], 'and publishing mends it');
+    });
+  }
+  for (const part of ['index.yaml.gz', 'index.json.gz']) {
+    t.test(`an ${part} that was ${damage} is not served, and made anew`, async (t) => {
+      const rig = createRig(t);
+      const { store } = rig;
+      const content = contentOf(await publish(rig, await merge('1.0.0')));
+      await damagePart(rig, part, damage);
+      const loaded = await store.load('all');
+      t.equal((part === 'index.yaml.gz' ? loaded?.yaml : loaded?.json)?.gzip, null);
+      t.strictSame(servedIn(loaded), ['nginx@1.0.0']);
+      rig.counted.compress = 0;
+      t.ok(await store.complete(loaded!, { signal: GO_ON }));
+      t.equal(rig.counted.compress, 1, 'but not the other one');
+      t.strictSame(contentOf(await store.load('all')), content);
     });
   }
 }
 
 t.test('a gzip of something else is not served', async (t) => {
-  const { store, objects } = createRig(t);
-  await store.publish(await merge('1.0.0'), { virtual: 'all', previous: null, ...TIMES });
+  const rig = createRig(t);
+  const { store, objects } = rig;
+  await publish(rig, await merge('1.0.0'));
   const key = (await keysOf(objects)).find((candidate) => candidate.endsWith('/index.yaml.gz'))!;
   await objects.put(key, gzipSync('apiVersion: v1\n'));
-  t.equal(await store.load('all'), null);
+  t.match(await store.load('all'), { yaml: { gzip: null } });
 });
 
 t.test('a pointer of another shape is as good as none', async (t) => {
-  const { store, state } = createRig(t);
-  await store.publish(await merge('1.0.0'), { virtual: 'all', previous: null, ...TIMES });
+  const rig = createRig(t);
+  const { store, state } = rig;
+  await publish(rig, await merge('1.0.0'));
   const pointer = (await state.get('virtual:all'))!.value as Record<string, JsonValue>;
+  const digests = pointer.digests as Record<string, string>;
   const { digests: _digests, ...withoutDigests } = pointer;
+  const { locations: _locations, ...withoutLocations } = digests;
   for (const value of [
     null,
     'text',
@@ -198,8 +443,11 @@ t.test('a pointer of another shape is as good as none', async (t) => {
     {},
     { ...pointer, revision: '../../etc' },
     { ...pointer, revision: null },
+    { ...pointer, revision: digests.json! },
     { ...pointer, expiresAt: '5000' },
-    { ...pointer, digests: { yaml: pointer.revision as string } },
+    { ...pointer, digests: { ...digests, json: '../../etc' } },
+    { ...pointer, digests: { ...digests, yamlGzip: null } },
+    { ...pointer, digests: withoutLocations },
     withoutDigests,
   ]) {
     await state.set('virtual:all', value);
@@ -209,19 +457,77 @@ t.test('a pointer of another shape is as good as none', async (t) => {
   t.ok(await store.load('all'));
 });
 
-t.test('the same revision with other locations lies beside, and keeps its date', async (t) => {
-  const { store, objects } = createRig(t);
-  const merged = await merge('1.0.0');
-  const previous = await store.publish(merged, { virtual: 'all', previous: null, ...TIMES });
+t.test('other locations of the same revision: nothing else is made or written', async (t) => {
+  const rig = createRig(t);
+  const { store, objects, steps } = rig;
+  const { json: _json, jsonDigest: _jsonDigest, ...merged } = await merge('1.0.0');
+  const previous = await publish(rig, await merge('1.0.0'));
+  t.ok(await store.isStored(previous));
   const locations = share(merged.locations);
-  const next = await store.publish(
-    {
-      ...merged,
-      locations,
-      locationsDigest: createHash('sha256').update(locations).update('other').digest('hex'),
-    },
-    { virtual: 'all', previous, refreshedAt: 2000, expiresAt: 6000 },
-  );
+  locations[locations.length - 1]! ^= 1;
+  const moved = {
+    ...merged,
+    locations,
+    locationsDigest: createHash('sha256').update(locations).digest('hex'),
+    variantsOf: previous,
+  };
+  steps.length = 0;
+  rig.counted.compress = 0;
+  const next = await store.publish(moved, {
+    virtual: 'all',
+    previous,
+    refreshedAt: 2000,
+    expiresAt: 6000,
+  });
+  const name = `locations-${moved.locationsDigest.slice(0, 16)}`;
+  t.strictSame(steps, [`put ${name}`, `stat ${name}`, 'set virtual:all']);
   t.match(next, { revision: merged.revision, publishedAt: 1000, refreshedAt: 2000 });
-  t.equal((await keysOf(objects)).length, 10);
+  t.equal(await store.complete(next, { signal: GO_ON }), null);
+  t.equal(rig.counted.compress, 0);
+  await store.removeOld(next, previous);
+  t.equal((await keysOf(objects)).length, 6, 'those before stay for readers of the old pointer');
+  const content = contentOf(next);
+  t.strictSame(contentOf(await store.load('all')), content);
+
+  for (const damage of ['removed', 'cut'] as const) {
+    for (const part of ['index.yaml', 'index.json', 'index.yaml.gz', 'index.json.gz']) {
+      const other = createRig(t);
+      const snapshot = await publish(other, await merge('1.0.0'));
+      await damagePart(other, part.replace('.', '\\.'), damage);
+      t.notOk(await other.store.isStored(snapshot), `not where ${part} is ${damage}`);
+    }
+  }
+});
+
+t.test('at a start no more than four virtual repositories are loaded at a time', async (t) => {
+  const rig = createRig(t);
+  const { store, objects, state } = rig;
+  const names = Array.from({ length: 10 }, (_, index) => `repository-${index}`);
+  for (const virtual of names) await publish(rig, await merge('1.0.0'), { virtual });
+  const { load } = objects;
+  const { get } = state;
+  let begun = 0;
+  let asked = 0;
+  let go = (): void => {};
+  const gate = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  state.get = async (key) => {
+    asked++;
+    return get(key);
+  };
+  const waiting = new Promise<void>((resolve) => {
+    objects.load = async (key) => {
+      begun++;
+      if (begun === 4 * 5) setImmediate(resolve);
+      await gate;
+      return load(key);
+    };
+  });
+  const loading = Promise.all(names.map((virtual) => store.load(virtual)));
+  await waiting;
+  t.equal(asked, 4);
+  go();
+  t.ok((await loading).every((snapshot) => snapshot !== null));
+  t.equal(asked, 10);
 });

@@ -1,9 +1,13 @@
 /** One virtual repository: when it is refreshed, what is published, and what requests get meanwhile. */
 import { createHash } from 'node:crypto';
+import { gunzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { findLocation } from '../../src/helm/locations.ts';
+import type { MergeInput, SharedBytes } from '../../src/helm/model.ts';
+import type { IndexEngine } from '../../src/refresh/index-engine.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import {
+  bytesOf,
   createFixture,
   type Fixture,
   type FixtureOptions,
@@ -215,7 +219,7 @@ t.test('members', async (t) => {
     for (const name of names) await fixture.virtual(name).refresh({ force: false });
     t.equal(fixture.calls.mergeYaml, 3);
     const urlsOf = (name: string): string =>
-      Buffer.from(fixture.virtual(name).current()!.yaml.bytes).toString();
+      Buffer.from(bytesOf(fixture.virtual(name).current()!.yaml.identity)).toString();
     t.match(urlsOf('all'), 'charts/nginx/nginx-1.1.0.tgz');
     t.match(urlsOf('some'), `${fixture.upstream.origin}/one/nginx-1.1.0.tgz`);
   });
@@ -344,6 +348,7 @@ t.test('unchanged', async (t) => {
     const fixture = await createWarm(t, { wrapObjects: store.wrap });
     const virtual = fixture.virtual();
     await virtual.refresh({ force: false });
+    await virtual.whenIdle();
     const before = virtual.current()!;
     store.puts.length = 0;
     await fixture.clock.advance(TTL_MS);
@@ -383,6 +388,7 @@ t.test('unchanged', async (t) => {
     const fixture = await createWarm(t, { wrapObjects: store.wrap });
     const virtual = fixture.virtual();
     await virtual.refresh({ force: false });
+    await virtual.whenIdle();
     const { revision } = virtual.current()!;
     store.puts.length = 0;
     serve(fixture, {
@@ -404,7 +410,7 @@ t.test('unchanged', async (t) => {
     await virtual.refresh({ force: false });
     const before = virtual.current()!;
     const urlsOf = (): readonly string[] | undefined =>
-      findLocation(virtual.current()!.locations, 'nginx', '1.1.0')?.urls;
+      findLocation(bytesOf(virtual.current()!.locations), 'nginx', '1.1.0')?.urls;
     t.strictSame(urlsOf(), [`${fixture.upstream.origin}/one/nginx-1.1.0.tgz`]);
     serve(fixture, {
       one: indexOf({ nginx: ['1.1.0', '1.0.0'] }, { at: 'https://other.example/' }),
@@ -419,7 +425,7 @@ t.test('unchanged', async (t) => {
 
     const after = await restart(t, fixture);
     t.strictSame(
-      findLocation(after.virtual().current()!.locations, 'nginx', '1.1.0')?.urls,
+      findLocation(bytesOf(after.virtual().current()!.locations), 'nginx', '1.1.0')?.urls,
       ['https://other.example/nginx-1.1.0.tgz'],
       'after a restart as well',
     );
@@ -447,6 +453,7 @@ t.test('restart', async (t) => {
   t.test('nothing is published where nothing has changed since', async (t) => {
     const before = await createWarm(t);
     await before.virtual().refresh({ force: false });
+    await before.virtual().whenIdle();
     const store = controlledStore();
     const after = await restart(t, before, { wrapObjects: store.wrap });
     t.match(await after.virtual().refresh({ force: false }), { outcome: 'unchanged' });
@@ -606,6 +613,236 @@ t.test('publishing', async (t) => {
     isDown = false;
     t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
   });
+});
+
+/** An engine whose compressing waits, or fails, as a test says. */
+function controlledGzip(): {
+  readonly engine: IndexEngine;
+  /** Has begun so many times. */
+  begun: number;
+  isFailing: boolean;
+  jsonMerges: number;
+  hold(): void;
+  release(): void;
+  untilBegun(count: number): Promise<void>;
+} {
+  const engine = createInlineEngine();
+  const waiters = new Map<() => void, number>();
+  let gate = Promise.resolve();
+  const control = {
+    begun: 0,
+    isFailing: false,
+    jsonMerges: 0,
+    release: (): void => {},
+    hold(): void {
+      gate = new Promise((resolve) => {
+        control.release = resolve;
+      });
+    },
+    async untilBegun(count: number): Promise<void> {
+      if (control.begun < count) await new Promise<void>((done) => waiters.set(done, count));
+    },
+    engine: {
+      ...engine,
+      async mergeJson(input: MergeInput) {
+        control.jsonMerges++;
+        return engine.mergeJson(input);
+      },
+      async compress(bytes: SharedBytes) {
+        control.begun++;
+        for (const [done, count] of waiters) if (control.begun >= count) done();
+        await gate;
+        if (control.isFailing) throw new Error('out of memory');
+        return engine.compress(bytes);
+      },
+    },
+  };
+  return control;
+}
+
+t.test('compressing', async (t) => {
+  t.test('a refresh does not wait for it, nor is what is new held back', async (t) => {
+    const gzip = controlledGzip();
+    const fixture = await createWarm(t, { engine: gzip.engine });
+    const virtual = fixture.virtual();
+    gzip.hold();
+    t.match(await virtual.refresh({ force: false }), { outcome: 'published' });
+    await gzip.untilBegun(1);
+    const published = virtual.current()!;
+    t.strictSame(servedIn(published), SERVED);
+    t.match(published, { yaml: { gzip: null }, json: { gzip: null } });
+    gzip.release();
+    await virtual.whenIdle();
+    const { yaml, json, ...facts } = virtual.current()!;
+    for (const { identity, gzip } of [yaml, json]) {
+      t.ok(gunzipSync(bytesOf(gzip)).equals(bytesOf(identity)));
+    }
+    const { yaml: _yaml, json: _json, ...factsBefore } = published;
+    t.strictSame(facts, factsBefore);
+    t.equal(gzip.begun, 2);
+  });
+
+  t.test('a refresh that finds nothing new meanwhile keeps its times, and the gzip', async (t) => {
+    const gzip = controlledGzip();
+    const fixture = await createWarm(t, { engine: gzip.engine });
+    const virtual = fixture.virtual();
+    gzip.hold();
+    await virtual.refresh({ force: false });
+    await gzip.untilBegun(1);
+    await fixture.clock.advance(1000);
+    t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
+    gzip.release();
+    await virtual.whenIdle();
+    t.equal(virtual.current()?.refreshedAt, fixture.clock.now());
+    t.ok(virtual.current()?.yaml.gzip);
+    t.equal(gzip.begun, 2, 'which is made once');
+    t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
+    t.ok(virtual.current()?.yaml.gzip, 'and stays');
+  });
+
+  t.test('a newer revision abandons that of the one before', async (t) => {
+    const gzip = controlledGzip();
+    const store = controlledStore();
+    const fixture = await createWarm(t, { engine: gzip.engine, wrapObjects: store.wrap });
+    const virtual = fixture.virtual();
+    gzip.hold();
+    const { revision } = await virtual.refresh({ force: false });
+    await gzip.untilBegun(1);
+    const releaseFirst = gzip.release;
+    gzip.hold();
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+    await gzip.untilBegun(2);
+    releaseFirst();
+    gzip.release();
+    await virtual.whenIdle();
+    t.strictSame(servedIn(virtual.current()), ['nginx@1.2.0', 'redis@2.0.0']);
+    const { yaml } = virtual.current()!;
+    t.ok(gunzipSync(bytesOf(yaml.gzip)).equals(bytesOf(yaml.identity)));
+    const gzips = store.puts.filter((key) => key.endsWith('.gz'));
+    t.equal(gzips.length, 2);
+    t.notOk(
+      gzips.some((key) => key.includes(revision!)),
+      'and nothing of it is stored',
+    );
+  });
+
+  t.test('one that fails is told once, costs nothing, and is tried again', async (t) => {
+    const gzip = controlledGzip();
+    const fixture = await createWarm(t, { engine: gzip.engine });
+    const virtual = fixture.virtual();
+    gzip.isFailing = true;
+    for (let round = 0; round < 3; round++) {
+      const { error } = await virtual.refresh({ force: true });
+      t.equal(error, null);
+      await virtual.whenIdle();
+      t.strictSame(servedIn(virtual.current()), SERVED);
+      t.equal(virtual.current()?.yaml.gzip, null);
+    }
+    t.match(fixture.logged('snapshot not compressed'), [
+      { level: 'warn', virtual: 'all', revision: virtual.current()!.revision },
+    ]);
+    t.equal(fixture.logged('snapshot not compressed').length, 1);
+    gzip.isFailing = false;
+    t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
+    await virtual.whenIdle();
+    t.ok(virtual.current()?.yaml.gzip);
+  });
+
+  t.test('one that cannot be stored is told, and the index is served without', async (t) => {
+    let isFull = true;
+    const fixture = await createWarm(t, {
+      wrapObjects: (store) => ({
+        ...store,
+        async put(key, body, options) {
+          if (isFull && key.endsWith('.gz')) throw new Error('no space');
+          return store.put(key, body, options);
+        },
+      }),
+    });
+    const virtual = fixture.virtual();
+    t.match(await virtual.refresh({ force: false }), { outcome: 'published' });
+    await virtual.whenIdle();
+    t.equal(virtual.current()?.json.gzip, null);
+    t.equal(fixture.logged('snapshot not compressed').length, 1);
+    isFull = false;
+    const after = await restart(t, fixture);
+    await after.virtual().whenIdle();
+    t.ok(after.virtual().current()?.json.gzip, 'the next start has room for it');
+  });
+
+  t.test('close does not wait for it, and the next start does it', async (t) => {
+    const gzip = controlledGzip();
+    const before = await createWarm(t, { engine: gzip.engine });
+    gzip.hold();
+    await before.virtual().refresh({ force: false });
+    await gzip.untilBegun(1);
+    const after = await restart(t, before);
+    t.strictSame(before.logged('snapshot not compressed'), []);
+    const virtual = after.virtual();
+    t.strictSame(servedIn(virtual.current()), SERVED);
+    await virtual.whenIdle();
+    const { json } = virtual.current()!;
+    t.ok(gunzipSync(bytesOf(json.gzip)).equals(bytesOf(json.identity)));
+    gzip.release();
+  });
+
+  t.test('where only locations change, nothing is compressed or merged to JSON', async (t) => {
+    const gzip = controlledGzip();
+    const fixture = await createWarm(t, { engine: gzip.engine });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    await virtual.whenIdle();
+    const before = virtual.current()!;
+    serve(fixture, {
+      one: indexOf({ nginx: ['1.1.0', '1.0.0'] }, { at: 'https://other.example/' }),
+    });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+    await virtual.whenIdle();
+    t.equal(gzip.begun, 2);
+    t.equal(gzip.jsonMerges, 1);
+    const after = virtual.current()!;
+    t.not(after.locationsDigest, before.locationsDigest);
+    t.equal(after.yaml.gzip, before.yaml.gzip);
+    t.strictSame(servedIn(after), SERVED);
+    const later = await restart(t, fixture, { engine: gzip.engine });
+    await later.virtual().whenIdle();
+    t.equal(gzip.begun, 2, 'nor after a restart');
+    t.equal(later.virtual().current()?.locationsDigest, after.locationsDigest);
+  });
+
+  t.test('where something of them is lost as well, all is made anew', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: false });
+    await virtual.whenIdle();
+    const lost = (await fixture.keys()).find((key) => key.endsWith('index.json'))!;
+    await fixture.objects.remove(lost);
+    serve(fixture, {
+      one: indexOf({ nginx: ['1.1.0', '1.0.0'] }, { at: 'https://other.example/' }),
+    });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+    const after = await restart(t, fixture);
+    t.strictSame(servedIn(after.virtual().current()), SERVED);
+  });
+});
+
+t.test('a new revision is served before the old ones are removed', async (t) => {
+  let served: readonly string[] = [];
+  const fixture = await createWarm(t, {
+    wrapObjects: (store) => ({
+      ...store,
+      async remove(key) {
+        served = servedIn(fixture.virtual().current());
+        return store.remove(key);
+      },
+    }),
+  });
+  for (const version of ['1.0.0', '2.0.0', '3.0.0']) {
+    serve(fixture, { one: indexOf({ nginx: [version] }) });
+    await fixture.virtual().refresh({ force: true });
+  }
+  t.strictSame(served, ['nginx@3.0.0', 'redis@2.0.0']);
 });
 
 t.test('requests', async (t) => {

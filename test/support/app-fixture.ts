@@ -5,12 +5,12 @@
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import type { Test } from 'tap';
-import type { UrlPolicy } from '../../src/helm/model.ts';
+import type { SharedBytes, UrlPolicy } from '../../src/helm/model.ts';
 import { createLogger, type Logger } from '../../src/logger.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type { IndexEngine } from '../../src/refresh/index-engine.ts';
 import { type CachedRemote, MemberCache } from '../../src/refresh/member-cache.ts';
-import type { Snapshot, VirtualStatus } from '../../src/refresh/snapshot.ts';
+import type { Snapshot, SnapshotPart, VirtualStatus } from '../../src/refresh/snapshot.ts';
 import { SnapshotStore } from '../../src/refresh/snapshot-store.ts';
 import { VirtualRefresher } from '../../src/refresh/virtual-refresher.ts';
 import { createEmbeddedStateStore } from '../../src/storage/embedded-state-store.ts';
@@ -56,6 +56,10 @@ export interface PartsOptions {
   readonly wrapObjects?: (store: ObjectStore) => ObjectStore;
   readonly wrapState?: (store: StateStore) => StateStore;
   readonly rebuildTimeoutMs?: number;
+  /** For snapshots; a gigabyte where it is left out. */
+  readonly maxMemoryBytes?: number;
+  /** Nothing where it is left out. */
+  readonly collectGarbage?: () => void;
   readonly random?: () => number;
 }
 
@@ -105,12 +109,21 @@ export function recordLog(): {
 }
 
 export async function createFixture(t: Test, options: FixtureOptions): Promise<Fixture> {
-  const path = options.path ?? t.testdir();
+  const path = options.path ?? directoryOf(t);
   const upstream = options.upstream ?? (await startScriptedUpstream());
   if (options.upstream === undefined) t.teardown(() => upstream.close());
   const parts = createParts({ ...options, path, origin: upstream.origin });
   t.teardown(parts.close);
   return { ...parts, upstream };
+}
+
+/**
+ * A fresh directory. Tap would remove it before the teardowns run, and so under the feet of what they
+ * close, unless a teardown is there first.
+ */
+export function directoryOf(t: Test): string {
+  t.teardown(() => {});
+  return t.testdir();
 }
 
 /** The same for a process that is no test. */
@@ -159,7 +172,11 @@ export function createParts(options: PartsOptions): Parts {
   }
   const shared = { engine, objects, state, clock, logger, metrics };
   const cache = new MemberCache({ ...shared, remotes, upstream: client });
-  const store = new SnapshotStore(shared);
+  const store = new SnapshotStore({
+    ...shared,
+    maxMemoryBytes: options.maxMemoryBytes ?? 2 ** 30,
+    collectGarbage: options.collectGarbage ?? (() => {}),
+  });
   const virtuals = new Map(
     names.map(([name, { members, urls = 'proxied', backgroundRefresh = true }]) => [
       name,
@@ -183,6 +200,7 @@ export function createParts(options: PartsOptions): Parts {
     cache.close();
     await Promise.all(closed);
     await client.close();
+    await store.close();
     await objects.close();
     await state.close();
     plainMetrics.close();
@@ -258,10 +276,17 @@ export function versions(count: number): readonly string[] {
   return Array.from({ length: count }, (_, index) => `1.0.${count - 1 - index}`);
 }
 
+/** What a part of a snapshot has in memory. */
+export function bytesOf(part: SnapshotPart | null): SharedBytes {
+  const bytes = part?.resident();
+  if (bytes === undefined || bytes === null) throw new Error('the part is not in memory');
+  return bytes;
+}
+
 /** Which chart versions a snapshot serves, as `chart@version`. */
 export function servedIn(snapshot: Snapshot | null): readonly string[] {
   if (snapshot === null) return [];
-  const { entries } = JSON.parse(Buffer.from(snapshot.json.bytes).toString()) as {
+  const { entries } = JSON.parse(Buffer.from(bytesOf(snapshot.json.identity)).toString()) as {
     entries: Record<string, { version: string }[]>;
   };
   return Object.entries(entries ?? {}).flatMap(([chart, records]) =>

@@ -1,0 +1,275 @@
+/**
+ * Which bytes of all snapshots are in memory: no more than a budget allows, the least used ones left
+ * out. Whatever is left out is still in the object store, and is streamed from there. Bytes that are
+ * being sent stay alive by themselves until they are sent.
+ */
+import type { Readable } from 'node:stream';
+import { AppError, toAppError } from '../errors.ts';
+import type { GarbageCollector } from '../garbage.ts';
+import type { SharedBytes } from '../helm/model.ts';
+import type { Logger } from '../logger.ts';
+import type { Metrics } from '../metrics.ts';
+import type { ObjectStore } from '../storage/object-store.ts';
+import type { IndexEngine } from './index-engine.ts';
+import type { SnapshotPart } from './snapshot.ts';
+
+/**
+ * The parts of a snapshot. What nobody has asked for yet leaves in this order: most clients take
+ * JSON, and compressed. Locations leave last of all, because a request for a chart needs all of them.
+ */
+export const PART_NAMES = ['yaml', 'json', 'yamlGzip', 'jsonGzip', 'locations'] as const;
+export type PartName = (typeof PART_NAMES)[number];
+
+/** A part was streamed so many times since it left: it is worth its room. */
+const STREAMS_TO_RETURN = 2;
+
+/** Bytes as they are in the object store. */
+export interface PartContent {
+  readonly key: string;
+  readonly digest: string;
+  readonly bytes: SharedBytes;
+}
+
+/**
+ * One part of one virtual repository, whatever its revision: how much it is asked for outlives each
+ * of them.
+ */
+interface Place {
+  readonly virtual: string;
+  readonly name: PartName;
+  part: Part | null;
+  /** 0 where it was never used; the higher, the later. */
+  lastUse: number;
+  /** Since its bytes were last in memory. */
+  streams: number;
+}
+
+/** What a part needs of the memory that keeps it. */
+interface Keeper {
+  use(part: Part): void;
+  load(part: Part): Promise<SharedBytes>;
+  open(part: Part): Promise<Readable>;
+}
+
+class Part implements SnapshotPart {
+  readonly key: string;
+  readonly digest: string;
+  readonly byteLength: number;
+  readonly place: Place;
+  bytes: SharedBytes | null = null;
+  reading: Promise<SharedBytes> | null = null;
+  readonly #keeper: Keeper;
+
+  constructor({ key, digest, bytes }: PartContent, place: Place, keeper: Keeper) {
+    this.key = key;
+    this.digest = digest;
+    this.byteLength = bytes.byteLength;
+    this.place = place;
+    this.#keeper = keeper;
+  }
+
+  resident(): SharedBytes | null {
+    this.#keeper.use(this);
+    return this.bytes;
+  }
+
+  load(): Promise<SharedBytes> {
+    return this.#keeper.load(this);
+  }
+
+  open(): Promise<Readable> {
+    return this.#keeper.open(this);
+  }
+}
+
+type MemoryMetrics = Pick<Metrics, 'snapshotMemory' | 'snapshotEvicted' | 'snapshotStreamed'>;
+
+export class SnapshotMemory {
+  readonly #maxBytes: number;
+  readonly #objects: ObjectStore;
+  readonly #engine: Pick<IndexEngine, 'digest'>;
+  readonly #garbage: GarbageCollector;
+  readonly #logger: Logger;
+  readonly #metrics: MemoryMetrics;
+  readonly #places = new Map<string, Place>();
+  readonly #keeper: Keeper = {
+    use: (part) => this.#use(part),
+    load: (part) => this.#load(part),
+    open: (part) => this.#open(part),
+  };
+  #bytes = 0;
+  #uses = 0;
+  /** What is being read back; one at a time, so that reading does not outgrow the budget. */
+  #returning: Promise<void> | null = null;
+
+  constructor(options: {
+    readonly maxBytes: number;
+    readonly objects: ObjectStore;
+    readonly engine: Pick<IndexEngine, 'digest'>;
+    readonly garbage: GarbageCollector;
+    readonly logger: Logger;
+    readonly metrics: MemoryMetrics;
+  }) {
+    this.#maxBytes = options.maxBytes;
+    this.#objects = options.objects;
+    this.#engine = options.engine;
+    this.#garbage = options.garbage;
+    this.#logger = options.logger;
+    this.#metrics = options.metrics;
+  }
+
+  /**
+   * Puts stored bytes in the place of those that this virtual repository had before under the same
+   * names, then makes room. The parts replaced are served from the store from here on.
+   */
+  place<Name extends PartName>(
+    virtual: string,
+    contents: Readonly<Record<Name, PartContent>>,
+  ): Readonly<Record<Name, SnapshotPart>> {
+    const parts: Partial<Record<PartName, SnapshotPart>> = {};
+    for (const name of PART_NAMES) {
+      const content = (contents as Partial<Record<PartName, PartContent>>)[name];
+      if (content === undefined) continue;
+      const place = this.#placeOf(virtual, name);
+      this.#drop(place.part);
+      const part = new Part(content, place, this.#keeper);
+      place.part = part;
+      this.#keep(part, content.bytes);
+      parts[name] = part;
+    }
+    this.#makeRoom();
+    return parts as Record<Name, SnapshotPart>;
+  }
+
+  /** Lets go of what this virtual repository has under these names. */
+  release(virtual: string, names: readonly PartName[]): void {
+    for (const name of names) {
+      const place = this.#placeOf(virtual, name);
+      this.#drop(place.part);
+      place.part = null;
+    }
+    this.#metrics.snapshotMemory(this.#bytes);
+  }
+
+  /** Waits for what is being read back. Idempotent. */
+  async close(): Promise<void> {
+    await this.#returning;
+  }
+
+  #placeOf(virtual: string, name: PartName): Place {
+    const key = `${virtual}/${name}`;
+    let place = this.#places.get(key);
+    if (place === undefined) {
+      place = { virtual, name, part: null, lastUse: 0, streams: 0 };
+      this.#places.set(key, place);
+    }
+    return place;
+  }
+
+  #use({ place }: Part): void {
+    place.lastUse = ++this.#uses;
+  }
+
+  /** Where one part alone is more than the budget, the others need not make room for it in vain. */
+  #keep(part: Part, bytes: SharedBytes): void {
+    if (part.byteLength > this.#maxBytes) return;
+    part.bytes = bytes;
+    part.place.streams = 0;
+    this.#bytes += part.byteLength;
+  }
+
+  #drop(part: Part | null): void {
+    if (part === null || part.bytes === null) return;
+    part.bytes = null;
+    this.#bytes -= part.byteLength;
+  }
+
+  #makeRoom(): void {
+    while (this.#bytes > this.#maxBytes) {
+      const part = this.#leastUsed();
+      if (part === null) break;
+      this.#drop(part);
+      this.#metrics.snapshotEvicted(part.place.virtual);
+      this.#garbage.left(part.byteLength);
+    }
+    this.#metrics.snapshotMemory(this.#bytes);
+  }
+
+  #leastUsed(): Part | null {
+    let least: Part | null = null;
+    for (const { part } of this.#places.values()) {
+      if (part === null || part.bytes === null) continue;
+      if (least === null || leavesBefore(part.place, least.place)) least = part;
+    }
+    return least;
+  }
+
+  #load(part: Part): Promise<SharedBytes> {
+    if (part.bytes !== null) return Promise.resolve(part.bytes);
+    part.reading ??= this.#read(part).finally(() => {
+      part.reading = null;
+    });
+    return part.reading;
+  }
+
+  async #read(part: Part): Promise<SharedBytes> {
+    const { key, digest, byteLength } = part;
+    const bytes = await this.#objects.load(key, { maxBytes: byteLength });
+    if (bytes === null || (await this.#engine.digest(bytes)) !== digest) throw isOther(key);
+    if (part.place.part === part) this.#keep(part, bytes);
+    // What is not kept is of use to those who wait for it, and then to nobody.
+    if (part.bytes === null) this.#garbage.left(byteLength);
+    this.#makeRoom();
+    return bytes;
+  }
+
+  async #open(part: Part): Promise<Readable> {
+    const reading = await this.#objects.open(part.key);
+    if (reading === null) throw isOther(part.key);
+    if (reading.bytes !== part.byteLength) {
+      reading.body.destroy();
+      throw isOther(part.key);
+    }
+    this.#metrics.snapshotStreamed(part.place.virtual);
+    this.#noteStream(part);
+    return reading.body;
+  }
+
+  /** Reads a part back that is asked for again and again; others, used less, leave for it. */
+  #noteStream(part: Part): void {
+    const { place } = part;
+    if (place.part !== part || part.byteLength > this.#maxBytes) return;
+    place.streams++;
+    if (place.streams < STREAMS_TO_RETURN || this.#returning !== null) return;
+    this.#returning = this.#load(part)
+      .then(
+        () => {},
+        (error: unknown) => {
+          const { code, message } = toAppError(error);
+          if (code === 'closed') return;
+          this.#logger.warn(
+            { virtual: place.virtual, code, err: message },
+            'snapshot not read back into memory',
+          );
+        },
+      )
+      .finally(() => {
+        place.streams = 0;
+        this.#returning = null;
+      });
+  }
+}
+
+function leavesBefore(a: Place, b: Place): boolean {
+  const [isALast, isBLast] = [a.name === 'locations', b.name === 'locations'];
+  if (isALast !== isBLast) return isBLast;
+  if (a.lastUse !== b.lastUse) return a.lastUse < b.lastUse;
+  return PART_NAMES.indexOf(a.name) < PART_NAMES.indexOf(b.name);
+}
+
+function isOther(key: string): AppError {
+  return new AppError('store-failed', `object ${key} is not what was stored`, {
+    retryable: true,
+    details: { key },
+  });
+}

@@ -1,0 +1,296 @@
+/** What stays in memory, what leaves it and comes back, and what is served meanwhile. */
+import { createHash } from 'node:crypto';
+import { buffer } from 'node:stream/consumers';
+import t, { type Test } from 'tap';
+import type { SnapshotPart } from '../../src/refresh/snapshot.ts';
+import {
+  type PartContent,
+  type PartName,
+  SnapshotMemory,
+} from '../../src/refresh/snapshot-memory.ts';
+import { createFilesystemObjectStore } from '../../src/storage/filesystem-object-store.ts';
+import type { ObjectStore } from '../../src/storage/object-store.ts';
+import { directoryOf, recordLog } from '../support/app-fixture.ts';
+import { createInlineEngine, share } from '../support/inline-engine.ts';
+
+const SIZE = 100;
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+function createRig(t: Test, maxBytes: number) {
+  const { logger, lines } = recordLog();
+  const disk = createFilesystemObjectStore({ path: directoryOf(t), logger });
+  const counts = { loads: 0, opens: 0 };
+  const objects: ObjectStore = {
+    ...disk,
+    load(key, options) {
+      counts.loads++;
+      return disk.load(key, options);
+    },
+    open(key, options) {
+      counts.opens++;
+      return disk.open(key, options);
+    },
+  };
+  const seen = { bytes: 0, evicted: [] as string[], streamed: [] as string[], left: 0 };
+  const memory = new SnapshotMemory({
+    maxBytes,
+    objects,
+    engine: createInlineEngine(),
+    garbage: {
+      left: (bytes) => {
+        seen.left += bytes;
+      },
+      close: () => {},
+    },
+    logger,
+    metrics: {
+      snapshotMemory: (bytes) => {
+        seen.bytes = bytes;
+      },
+      snapshotEvicted: (virtual) => seen.evicted.push(virtual),
+      snapshotStreamed: (virtual) => seen.streamed.push(virtual),
+    },
+  });
+  t.teardown(async () => {
+    await memory.close();
+    await disk.close();
+  });
+  let number = 0;
+  /** Stores parts, as publishing does, and puts them into the memory; each has bytes of its own. */
+  const publish = async <Name extends PartName>(
+    virtual: string,
+    sizes: Readonly<Record<Name, number>>,
+  ): Promise<Readonly<Record<Name, SnapshotPart>>> => {
+    const contents: Partial<Record<PartName, PartContent>> = {};
+    for (const [name, size] of Object.entries(sizes) as [Name, number][]) {
+      const bytes = share(Buffer.alloc(size, ++number));
+      const key = `virtuals/${virtual}/${name}-${number}`;
+      await disk.put(key, bytes);
+      contents[name] = { key, digest: sha256(bytes), bytes };
+    }
+    return memory.place(virtual, contents as Record<Name, PartContent>);
+  };
+  return { memory, objects, disk, publish, counts, seen, logged: lines };
+}
+
+/** What a request does. */
+async function read(part: SnapshotPart): Promise<'memory' | 'store'> {
+  const bytes = part.resident();
+  if (bytes !== null) {
+    if (sha256(bytes) !== part.digest) throw new Error('wrong bytes in memory');
+    return 'memory';
+  }
+  const streamed = await buffer(await part.open());
+  if (sha256(streamed) !== part.digest) throw new Error('wrong bytes from the store');
+  return 'store';
+}
+
+t.test('within the budget everything stays in memory', async (t) => {
+  const { publish, counts, seen } = createRig(t, 5 * SIZE);
+  const parts = await publish('all', {
+    yaml: SIZE,
+    json: SIZE,
+    yamlGzip: SIZE,
+    jsonGzip: SIZE,
+    locations: SIZE,
+  });
+  for (const part of Object.values(parts)) t.equal(await read(part), 'memory');
+  t.equal(seen.bytes, 5 * SIZE);
+  t.strictSame(seen.evicted, []);
+  t.strictSame(counts, { loads: 0, opens: 0 });
+});
+
+t.test('a newer revision takes the place of the one before', async (t) => {
+  const { publish, memory, seen } = createRig(t, 2 * SIZE);
+  const before = await publish('all', { yaml: SIZE, yamlGzip: SIZE });
+  memory.release('all', ['yamlGzip']);
+  const after = await publish('all', { yaml: SIZE });
+  t.equal(seen.bytes, SIZE);
+  t.strictSame(seen.evicted, []);
+  t.equal(await read(after.yaml), 'memory');
+  t.equal(await read(before.yaml), 'store', 'which who still has it gets from the store');
+  t.equal(await read(before.yamlGzip), 'store');
+  await read(before.yaml);
+  await read(before.yaml);
+  await memory.close();
+  await before.yamlGzip.load();
+  t.equal(seen.bytes, SIZE, 'and nothing of it comes back');
+});
+
+t.test('beyond the budget the least recently used leave, one encoding at a time', async (t) => {
+  const { publish, seen } = createRig(t, 4 * SIZE);
+  const first = await publish('first', { yaml: SIZE, jsonGzip: SIZE });
+  const second = await publish('second', { yaml: SIZE, jsonGzip: SIZE });
+  for (const part of [first.yaml, second.jsonGzip, second.yaml, first.jsonGzip]) await read(part);
+  const third = await publish('third', { yaml: SIZE });
+  t.strictSame(seen.evicted, ['third'], 'nobody has asked for that one yet');
+  t.equal(await read(third.yaml), 'store');
+  await publish('third', { yaml: SIZE });
+  t.strictSame(seen.evicted, ['third', 'first'], 'now it is more than the oldest');
+  t.strictSame(
+    [first.yaml, first.jsonGzip, second.yaml, second.jsonGzip].map(
+      (part) => part.resident() !== null,
+    ),
+    [false, true, true, true],
+  );
+  t.equal(seen.bytes, 4 * SIZE);
+  t.equal(seen.left, 2 * SIZE, 'and what leaves is garbage');
+});
+
+t.test('of what nobody has asked for, what clients ask for least leaves first', async (t) => {
+  const names = ['yaml', 'json', 'yamlGzip', 'jsonGzip', 'locations'] as const;
+  for (let room = 0; room <= names.length; room++) {
+    const { publish, seen } = createRig(t, room * SIZE);
+    const parts = await publish('all', {
+      locations: SIZE,
+      jsonGzip: SIZE,
+      yamlGzip: SIZE,
+      json: SIZE,
+      yaml: SIZE,
+    });
+    const kept = names.filter((name) => parts[name].resident() !== null);
+    t.strictSame(kept, names.slice(names.length - room), `room for ${room}`);
+    t.equal(seen.bytes, room * SIZE);
+  }
+});
+
+t.test('how much something is asked for outlives its revision', async (t) => {
+  const { publish } = createRig(t, 2 * SIZE);
+  const asked = await publish('asked', { json: SIZE });
+  await publish('other', { json: SIZE });
+  await read(asked.json);
+  const next = await publish('asked', { json: SIZE });
+  const other = await publish('other', { json: SIZE });
+  await publish('third', { jsonGzip: SIZE });
+  t.not(next.json.resident(), null);
+  t.equal(other.json.resident(), null);
+});
+
+t.test('locations leave last, also where they are asked for least', async (t) => {
+  const { publish } = createRig(t, 2 * SIZE);
+  const first = await publish('first', { locations: SIZE, json: SIZE });
+  await read(first.json);
+  const second = await publish('second', { locations: SIZE });
+  t.equal(first.json.resident(), null);
+  t.not(first.locations.resident(), null);
+  t.not(second.locations.resident(), null);
+});
+
+t.test('what alone is more than the budget leaves the others where they are', async (t) => {
+  const { publish, seen, memory } = createRig(t, 2 * SIZE);
+  const small = await publish('small', { yaml: SIZE });
+  const large = await publish('large', { yaml: 3 * SIZE });
+  t.strictSame(seen.evicted, []);
+  t.not(small.yaml.resident(), null);
+  for (let request = 0; request < 5; request++) t.equal(await read(large.yaml), 'store');
+  await memory.close();
+  t.equal(seen.bytes, SIZE);
+});
+
+t.test('what is streamed again and again comes back, once', async (t) => {
+  const { publish, counts, seen, memory } = createRig(t, SIZE);
+  const wanted = await publish('wanted', { json: SIZE });
+  const other = await publish('other', { jsonGzip: SIZE });
+  t.equal(await read(wanted.json), 'store');
+  await memory.close();
+  t.equal(counts.loads, 0, 'one request is no reason');
+  const readings = await Promise.all(Array.from({ length: 20 }, () => read(wanted.json)));
+  t.ok(readings.includes('store'));
+  await memory.close();
+  t.equal(counts.loads, 1);
+  t.equal(await read(wanted.json), 'memory');
+  t.equal(other.jsonGzip.resident(), null, 'for which another one left');
+  t.equal(seen.bytes, SIZE);
+  t.ok(seen.streamed.length >= 2 && seen.streamed.every((virtual) => virtual === 'wanted'));
+});
+
+t.test('one that cannot be read back is told, and streamed on', async (t) => {
+  const { publish, objects, memory, logged } = createRig(t, SIZE);
+  const wanted = await publish('wanted', { json: SIZE });
+  await publish('other', { jsonGzip: SIZE });
+  objects.load = async () => {
+    throw new Error('no disk');
+  };
+  for (let request = 0; request < 3; request++) {
+    t.equal(await read(wanted.json), 'store');
+    await memory.close();
+  }
+  t.match(logged, [
+    { level: 'warn', virtual: 'wanted', msg: 'snapshot not read back into memory' },
+  ]);
+});
+
+t.test('bytes that are being sent stay what they are when they leave the memory', async (t) => {
+  const { publish } = createRig(t, SIZE);
+  const { yaml } = await publish('all', { yaml: SIZE });
+  const sending = yaml.resident()!;
+  await publish('all', { yaml: SIZE });
+  t.equal(yaml.resident(), null);
+  t.equal(sha256(sending), yaml.digest);
+});
+
+t.test('loading', async (t) => {
+  t.test('what is in memory is not read', async (t) => {
+    const { publish, counts } = createRig(t, SIZE);
+    const { locations } = await publish('all', { locations: SIZE });
+    t.equal(await locations.load(), locations.resident());
+    t.equal(counts.loads, 0);
+  });
+
+  t.test('all who ask meanwhile share one read, and what it gives is kept', async (t) => {
+    const { publish, counts, seen } = createRig(t, SIZE);
+    const { locations } = await publish('all', { locations: SIZE });
+    await publish('other', { locations: SIZE });
+    locations.resident();
+    await publish('other', { locations: SIZE });
+    const all = await Promise.all(Array.from({ length: 20 }, () => locations.load()));
+    t.ok(counts.loads <= 1);
+    t.equal(new Set(all).size, 1);
+    t.equal(sha256(all[0]!), locations.digest);
+    t.equal(locations.resident(), all[0]);
+    t.equal(seen.bytes, SIZE);
+  });
+
+  t.test('without any room it is read for those who ask, each time', async (t) => {
+    const { publish, counts, seen } = createRig(t, 0);
+    const { locations } = await publish('all', { locations: SIZE });
+    t.equal(sha256(await locations.load()), locations.digest);
+    t.equal(sha256(await locations.load()), locations.digest);
+    t.equal(counts.loads, 2);
+    t.equal(seen.bytes, 0);
+    t.equal(seen.left, 2 * SIZE);
+  });
+
+  t.test('it is no use of it: what only we read again leaves first', async (t) => {
+    const { publish } = createRig(t, 2 * SIZE);
+    const read = await publish('read', { json: SIZE });
+    const asked = await publish('asked', { json: SIZE });
+    asked.json.resident();
+    await read.json.load();
+    await publish('third', { jsonGzip: SIZE });
+    t.equal(read.json.resident(), null);
+    t.not(asked.json.resident(), null);
+  });
+
+  for (const damage of ['removed', 'cut', 'longer', 'changed'] as const) {
+    t.test(`what was ${damage} in the store is not believed`, async (t) => {
+      const { publish, disk, seen } = createRig(t, 0);
+      const { json } = await publish('all', { json: SIZE });
+      let key = '';
+      for await (const object of disk.list('')) key = object.key;
+      const bytes = Buffer.from((await disk.load(key))!);
+      if (damage === 'removed') await disk.remove(key);
+      else if (damage === 'cut') await disk.put(key, bytes.subarray(1));
+      else if (damage === 'longer') await disk.put(key, Buffer.concat([bytes, bytes]));
+      else await disk.put(key, Buffer.alloc(SIZE, 77));
+      await t.rejects(json.load(), { code: 'store-failed' });
+      if (damage !== 'changed') {
+        await t.rejects(json.open(), { code: 'store-failed' });
+        t.strictSame(seen.streamed, []);
+      }
+    });
+  }
+});
