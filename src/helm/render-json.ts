@@ -305,9 +305,11 @@ class JsonWriter {
   #plain(start: number, column: number): void {
     const bytes = this.#bytes;
     if (this.#isBareWord(start)) {
-      const at = this.#copy(start, COPIED);
-      this.#moveTo(at + 1);
-      return;
+      const to = this.#to;
+      this.#moveTo(this.#copy(start, COPIED) + 1);
+      if (this.#indent <= column) return;
+      // The first line of a text over several lines.
+      this.#to = to;
     }
     this.#out[this.#to++] = DOUBLE_QUOTE;
     let at = start;
