@@ -167,5 +167,8 @@ export interface WorkerSettings {
 }
 
 // The pool gives a thread its first task when this module has been loaded.
-if ((workerData as WorkerSettings | null)?.warm) warmUp();
+if ((workerData as WorkerSettings | null)?.warm) {
+  warmUp();
+  collectGarbage();
+}
 parentPort?.postMessage('loaded');

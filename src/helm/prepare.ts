@@ -1,7 +1,7 @@
 /**
  * From the bytes of one member to what a merge needs of it: scanned where it is plain, inspected
  * record by record where it is not, read as a whole where its frame is unusual, and refused where
- * it is no index at all.
+ * it is no index at all. `docs/engine.md` follows a member from here to what is published.
  */
 import { createHash } from 'node:crypto';
 import { AppError } from '../errors.ts';

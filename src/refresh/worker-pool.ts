@@ -29,11 +29,14 @@ import type {
 } from '../helm/model.ts';
 import type { IndexEngine } from './index-engine.ts';
 
-/** When the threads have had nothing to do for so long, they are in nobody's way. */
-const SPARE_AFTER_MS = 50;
+/** How long memory for the next merge is kept: the change may come to nothing. */
+const SPARE_LIFE_MS = 5000;
 /** An index grows from one merge to the next. */
 const SPARE_GROWTH = 1.02;
 const MOST_SPARE_BYTES = 128 * 1024 * 1024;
+
+/** The engine makes few objects: more room for them would only be memory that is held. */
+const YOUNG_GENERATION_MB = 4;
 
 /** How long a pool that is closed waits for threads that are still starting. */
 const LOADING_TIMEOUT_MS = 2000;
@@ -59,7 +62,7 @@ export interface WorkerPoolOptions {
   readonly clock: Clock;
   /**
    * Whether the threads get ready for what comes: they work on a small index first, and touch memory for
-   * the next merge after each one.
+   * the merge while members are prepared.
    */
   readonly warm?: boolean;
   /** The compiled worker; tests put a misbehaving one in its place. */
@@ -87,8 +90,8 @@ class WorkerPool implements IndexEngine {
   /** How long tasks have taken, all of them together. */
   #busyMs = 0;
   readonly #isWarm: boolean;
-  /** Memory that was touched for the next YAML. */
-  #spare: SharedBytes | null = null;
+  /** Memory that was touched for the next YAML, while a member was being prepared. */
+  #spare: Promise<SharedBytes | null> | null = null;
   /** How much of it the next merge is likely to need; 0 where nobody knows, or where it is there. */
   #spareBytes = 0;
   #spareTimer: ClockTimer | null = null;
@@ -120,7 +123,10 @@ class WorkerPool implements IndexEngine {
       // the answer, such as collecting garbage, never runs.
       atomics: 'disabled',
       workerData: { warm: options.warm ?? false } satisfies WorkerSettings,
-      resourceLimits: { maxOldGenerationSizeMb: options.maxHeapMb ?? 4096 },
+      resourceLimits: {
+        maxOldGenerationSizeMb: options.maxHeapMb ?? 4096,
+        maxYoungGenerationSizeMb: YOUNG_GENERATION_MB,
+      },
     });
     this.#loading = threads;
     this.#pool.on('message', () => this.#threadLoaded());
@@ -134,18 +140,24 @@ class WorkerPool implements IndexEngine {
   }
 
   prepareMember(input: PrepareInput): Promise<PreparedMember> {
-    return this.#run('prepareMember', { ...input, bytes: toShared(input.bytes) });
+    const prepared = this.#run<PreparedMember>('prepareMember', {
+      ...input,
+      bytes: toShared(input.bytes),
+    });
+    this.#prepareSpare();
+    return prepared;
   }
 
   async mergeYaml({ members, urls }: MergeInput): Promise<MergedYaml> {
     const assembly = { members: members.map(withoutBytes), renderings: yamlOf(members, urls) };
     const needed = capacityOf(assembly);
-    const spare = this.#takeSpare(needed);
-    const out = spare ?? new Uint8Array(new SharedArrayBuffer(needed));
-    const [{ bytes, ...facts }] = await Promise.all([
-      this.#run<YamlDescription>('describeYaml', assembly),
-      this.#copy('copyYaml', assembly, { out, isTouched: spare !== null }),
-    ]);
+    const described = this.#run<YamlDescription>('describeYaml', assembly);
+    const copied = this.#takeSpare(needed).then(async (spare) => {
+      const out = spare ?? new Uint8Array(new SharedArrayBuffer(needed));
+      await this.#copy('copyYaml', assembly, { out, isTouched: spare !== null });
+      return out;
+    });
+    const [{ bytes, ...facts }, out] = await Promise.all([described, copied]);
     this.#spareBytes = Math.min(Math.ceil(needed * SPARE_GROWTH), MOST_SPARE_BYTES);
     return { ...facts, yaml: out.subarray(0, bytes) };
   }
@@ -183,31 +195,27 @@ class WorkerPool implements IndexEngine {
     );
   }
 
-  /** Memory for the next YAML that was touched while nobody waited for it; null where there is none so big. */
-  #takeSpare(bytes: number): SharedBytes | null {
+  /** Memory that is touched already, or soon will be; null where there is none so big. */
+  async #takeSpare(bytes: number): Promise<SharedBytes | null> {
     const spare = this.#spare;
-    if (spare === null || spare.byteLength < bytes) return null;
     this.#spare = null;
-    return spare;
+    this.#spareTimer?.cancel();
+    const memory = await spare;
+    return memory === null || memory.byteLength < bytes ? null : memory;
   }
 
-  /** Once nothing has been asked for a moment, one thread touches memory for the next merge. */
+  /**
+   * A member is prepared because it has changed, and then a merge follows: a thread that has nothing else
+   * to do touches memory for it meanwhile.
+   */
   #prepareSpare(): void {
-    this.#spareTimer?.cancel();
-    this.#spareTimer = null;
-    if (!this.#isWarm || this.#spareBytes === 0 || this.#closing !== null) return;
-    if (this.#spare !== null && this.#spare.byteLength >= this.#spareBytes) return;
+    if (!this.#isWarm || this.#spareBytes === 0 || this.#freeThreads === 0) return;
+    // Without it the merge takes a little longer.
+    this.#spare = this.#run<SharedBytes>('touch', this.#spareBytes).catch(() => null);
+    this.#spareBytes = 0;
     this.#spareTimer = this.#clock.setTimeout(() => {
-      const bytes = this.#spareBytes;
-      this.#spareBytes = 0;
-      this.#run<SharedBytes>('touch', bytes).then(
-        (spare) => {
-          this.#spare = spare;
-        },
-        // Without it the next merge takes a little longer.
-        () => {},
-      );
-    }, SPARE_AFTER_MS);
+      this.#spare = null;
+    }, SPARE_LIFE_MS);
   }
 
   /** A member's JSON, which is made once and lives as long as the member's YAML does. */
@@ -248,12 +256,8 @@ class WorkerPool implements IndexEngine {
       this.#running.delete(task);
       this.#busyMs += this.#clock.monotonicMs() - startedMs;
       const next = this.#waiting.shift();
-      if (next !== undefined) {
-        next();
-      } else {
-        this.#freeThreads++;
-        if (this.#freeThreads === this.#threads) this.#prepareSpare();
-      }
+      if (next === undefined) this.#freeThreads++;
+      else next();
     }
   }
 
