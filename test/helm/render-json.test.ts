@@ -236,13 +236,13 @@ entries:
 t.test('lists and maps nest, at whatever columns', async (t) => {
   const record = plainRecord(
     t,
-    'dependencies:\n- name: b\n  version: ">1"\n  tags:\n  - x\n  - y\n  enabled: true',
+    'dependencies:\n- name: b\n  version: ">1"\n  tags:\n  - p\n  - q\n  enabled: true',
     'maintainers:\n  - name: "N: 1"\n    email: |-\n      a@b\n  - url: http://x.io',
     'annotations:\n      a.b/c: |\n        - kind: x\n\n          text: y\n      d: e',
     "keywords:\n    -   wide\n    - 'q'",
   );
   t.match(record, {
-    dependencies: [{ name: 'b', version: '>1', tags: ['x', 'y'], enabled: true }],
+    dependencies: [{ name: 'b', version: '>1', tags: ['p', 'q'], enabled: true }],
     maintainers: [{ name: 'N: 1', email: 'a@b' }, { url: 'http://x.io' }],
     annotations: { 'a.b/c': '- kind: x\n\n  text: y\n', d: 'e' },
     keywords: ['wide', 'q'],

@@ -52,6 +52,9 @@ t.test('its members have charts in common, and charts of their own', async (t) =
 });
 
 t.test('it works in rounds, each on the same bytes', async (t) => {
-  t.ok(all.length > 10 && all.length % 2 === 0, `${all.length} members`);
-  t.equal(new Set(all.map(({ input }) => input.bytes)).size, 2);
+  const rounds = all.slice(0, -2);
+  t.ok(rounds.length > 10 && rounds.length % 2 === 0, `${rounds.length} members`);
+  t.equal(new Set(rounds.map(({ input }) => input.bytes)).size, 2);
+  const kept = all.slice(-2).reduce((sum, { input }) => sum + input.bytes.length, 0);
+  t.ok(kept < 20_000, `what is kept is small: ${kept} bytes`);
 });
