@@ -43,6 +43,7 @@ const LOADING_TIMEOUT_MS = 2000;
 
 /** More threads than this gain nothing: merging is one task, and members are few megabytes each. */
 const MOST_THREADS = 8;
+const LEAST_THREADS = 2;
 
 /**
  * From source, the workers run compiled all the same: a loader of TypeScript does not reach into
@@ -56,7 +57,7 @@ const WORKER = new URL(
 );
 
 export interface WorkerPoolOptions {
-  /** Null: as many as there are cores, at least two and at most eight. */
+  /** Null: one fewer than there are cores, at least two and at most eight. */
   readonly threads: number | null;
   readonly taskTimeoutMs: number;
   readonly clock: Clock;
@@ -104,7 +105,7 @@ class WorkerPool implements IndexEngine {
   #closing: Promise<void> | null = null;
 
   constructor(options: WorkerPoolOptions) {
-    const threads = options.threads ?? Math.min(Math.max(availableParallelism(), 2), MOST_THREADS);
+    const threads = options.threads ?? defaultThreads();
     this.#clock = options.clock;
     this.#taskTimeoutMs = options.taskTimeoutMs;
     this.#threads = threads;
@@ -342,6 +343,11 @@ function withoutBytes({ name, prepared }: RankedMember): RankedMember {
 }
 
 const NO_FINDINGS: Findings = { leftOut: {}, repaired: {}, items: [] };
+
+/** One core is left to the thread that answers requests. */
+function defaultThreads(): number {
+  return Math.min(Math.max(availableParallelism() - 1, LEAST_THREADS), MOST_THREADS);
+}
 
 function workerFailed(task: string, error: unknown): AppError {
   const { message } = toAppError(error);
