@@ -597,7 +597,15 @@ const BEYOND_REFERENCE = /[\u2028\u2029]|(?:^|[\s,[{])[!?]/;
  */
 function isReadable(word: MemberWord, { bytes }: FuzzMember): boolean {
   if (word.ok) return true;
-  return MEANT.test(word.error) && !BEYOND_REFERENCE.test(Buffer.from(bytes).toString('utf8'));
+  return MEANT.test(word.error) && !BEYOND_REFERENCE.test(textOf(bytes));
+}
+
+/** The text of an index in whichever encoding go-yaml reads. */
+function textOf(bytes: Uint8Array): string {
+  const isBigEndian = bytes[0] === 0xfe && bytes[1] === 0xff;
+  const isLittleEndian = bytes[0] === 0xff && bytes[1] === 0xfe;
+  const name = isBigEndian ? 'utf-16be' : isLittleEndian ? 'utf-16le' : 'utf-8';
+  return new TextDecoder(name).decode(bytes);
 }
 
 /** Helm's errors for what is YAML, but not of Helm's types: there the reference knows what to save. */

@@ -349,7 +349,10 @@ export function resolve(plain: string): Scalar['value'] {
   const word = words.get(plain);
   if (word !== undefined) return word;
   if (plain.startsWith('.')) {
-    return /^\.\d+([eE][-+]?\d+)?$/.test(plain) ? finite(plain, plain) : plain;
+    // Asked by Go alone, which takes underscores between digits.
+    return /^\.\d+(_\d+)*([eE][-+]?\d+(_\d+)*)?$/.test(plain)
+      ? finite(plain.replaceAll('_', ''), plain)
+      : plain;
   }
   if (!/^[-+\d]/.test(plain)) return plain;
   const digits = plain.replaceAll('_', '');
