@@ -344,8 +344,8 @@ function withoutBytes({ name, prepared }: RankedMember): RankedMember {
 
 const NO_FINDINGS: Findings = { leftOut: {}, repaired: {}, items: [] };
 
-/** One core is left to the thread that answers requests. */
-function defaultThreads(): number {
+/** How many threads there are where nobody says: one core is left to the thread that answers requests. */
+export function defaultThreads(): number {
   return Math.min(Math.max(availableParallelism() - 1, LEAST_THREADS), MOST_THREADS);
 }
 
