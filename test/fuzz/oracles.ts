@@ -588,8 +588,8 @@ function hasFindings({ prepared }: EngineWork): boolean {
   return prepared.some((member) => member === null || member.findings.items.length > 0);
 }
 
-/** Separators that are line breaks to Helm, tags, and keys with a question mark. */
-const BEYOND_REFERENCE = /[\u2028\u2029]|(?:^|[\s,[{])[!?]/;
+/** Separators that are line breaks to Helm, tags, keys with a question mark, and anchors of YAML 1.2. */
+const BEYOND_REFERENCE = /[\u2028\u2029]|(?:^|[\s,[{])(?:[!?]|[&*][\w-]*[^\s\w,\]}-])/;
 
 /**
  * Whether it is YAML that the reference's parser can cope with. Where Helm has no word on a record, the
