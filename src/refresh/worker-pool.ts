@@ -166,9 +166,7 @@ class WorkerPool implements IndexEngine {
   async mergeJson({ members, urls }: MergeInput): Promise<MergedJson> {
     const assembly = {
       members: members.map(withoutBytes),
-      renderings: await Promise.all(
-        members.map(({ prepared }) => this.#renderJson(prepared, urls)),
-      ),
+      renderings: await this.#renderAll(members, urls),
     };
     const out = new Uint8Array(new SharedArrayBuffer(capacityOf(assembly)));
     const [{ bytes, jsonDigest }] = await Promise.all([
@@ -217,6 +215,22 @@ class WorkerPool implements IndexEngine {
     this.#spareTimer = this.#clock.setTimeout(() => {
       this.#spare = null;
     }, SPARE_LIFE_MS);
+  }
+
+  /** The JSON of all members; the largest ones are begun first, so that no thread is left with one of them. */
+  async #renderAll(
+    members: readonly RankedMember[],
+    urls: UrlPolicy,
+  ): Promise<readonly Rendering[]> {
+    const sizes = yamlOf(members, urls).map(({ bytes }) => bytes.length);
+    const ranks = Array.from(members.keys()).sort((a, b) => sizes[b]! - sizes[a]!);
+    const renderings: Rendering[] = [];
+    await Promise.all(
+      ranks.map(async (rank) => {
+        renderings[rank] = await this.#renderJson(members[rank]!.prepared, urls);
+      }),
+    );
+    return renderings;
   }
 
   /** A member's JSON, which is made once and lives as long as the member's YAML does. */
