@@ -73,9 +73,7 @@ export type YamlDescription = Omit<MergedYaml, 'yaml'> & { readonly bytes: numbe
 /** Describes the YAML; its revision is the SHA-256 of the same spans that `copyYaml` copies. */
 export function describeYaml({ members, renderings }: Assembly<YamlRendering>): YamlDescription {
   const plan = new MergePlan(members);
-  const hasher = new SpanHasher();
-  writeSpans(hasher, yamlFrame(plan), plan, renderings);
-  const { digest: revision, bytes } = hasher.finish();
+  const { digest: revision, bytes } = hashSpans(yamlFrame(plan), plan, renderings);
   return {
     revision,
     bytes,
@@ -93,9 +91,7 @@ export function describeJson({ members, renderings }: Assembly): {
   readonly bytes: number;
 } {
   const plan = new MergePlan(members);
-  const hasher = new SpanHasher();
-  writeSpans(hasher, jsonFrame(plan), plan, renderings);
-  const { digest: jsonDigest, bytes } = hasher.finish();
+  const { digest: jsonDigest, bytes } = hashSpans(jsonFrame(plan), plan, renderings);
   return { jsonDigest, bytes };
 }
 
@@ -107,6 +103,16 @@ export function copyYaml({ members, renderings }: Assembly<YamlRendering>, part:
 export function copyJson({ members, renderings }: Assembly, part: CopyPart): void {
   const plan = new MergePlan(members);
   copySpans(jsonFrame(plan), plan, renderings, part);
+}
+
+function hashSpans(
+  frame: Frame,
+  plan: MergePlan,
+  renderings: readonly Rendering[],
+): ReturnType<SpanHasher['finish']> {
+  const hasher = new SpanHasher();
+  writeSpans(hasher, frame, plan, renderings);
+  return hasher.finish();
 }
 
 function copySpans(

@@ -1,4 +1,4 @@
-/** The escape sequences of YAML's double quotes, by their bytes: the scan and the JSON share them. */
+/** The escape sequences of YAML's double quotes, by their bytes: all that reads these shares them. */
 
 /** The value of a hexadecimal digit, or -1. */
 export const HEX_VALUE = (() => {

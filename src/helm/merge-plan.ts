@@ -230,7 +230,11 @@ export class MergePlan {
   }
 }
 
-function keyOf({ strings, keyStart }: PreparedMember, chart: number): string {
+/** The key of a chart of a member; empty for the one after the last. */
+export function keyOf(
+  { strings, keyStart }: Pick<PreparedMember, 'strings' | 'keyStart'>,
+  chart: number,
+): string {
   const start = keyStart[chart]!;
   return Buffer.from(
     strings.buffer,

@@ -5,6 +5,7 @@
  */
 import { ESCAPE_VALUE, HEX_VALUE } from './escapes.ts';
 import { quote } from './flow-text.ts';
+import { keyOf } from './merge-plan.ts';
 import type { PreparedMember, Rendering } from './model.ts';
 import { SharedNumbers } from './render.ts';
 import { keepShape } from './shapes.ts';
@@ -58,7 +59,7 @@ export function renderJson(
   member: Pick<PreparedMember, 'strings' | 'keyStart' | 'firstRecord'>,
   yaml: Rendering,
 ): Rendering {
-  const { strings, keyStart, firstRecord } = member;
+  const { keyStart, firstRecord } = member;
   const charts = keyStart.length - 1;
   const writer = new JsonWriter(yaml.bytes);
   const records = yaml.recordStart.length;
@@ -67,13 +68,8 @@ export function renderJson(
   const recordStart = numbers.ints(records);
   const recordEnd = numbers.ints(records);
   for (let chart = 0; chart < charts; chart++) {
-    const key = Buffer.from(
-      strings.buffer,
-      strings.byteOffset + keyStart[chart]!,
-      keyStart[chart + 1]! - keyStart[chart]!,
-    ).toString('utf8');
     chartStart[chart] = writer.length;
-    writer.writeText(`,${quote(key)}:[`);
+    writer.writeText(`,${quote(keyOf(member, chart))}:[`);
     const end = firstRecord[chart + 1]!;
     for (let record = firstRecord[chart]!; record < end; record++) {
       if (record > firstRecord[chart]!) writer.writeText(',');

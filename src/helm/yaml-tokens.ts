@@ -6,6 +6,7 @@
  * Source of the rules: `scannerc.go` of go-yaml v2. Where a text breaks them in a way that leaves no
  * doubt, it is read all the same and the mending is told.
  */
+import { ESCAPE_VALUE } from './escapes.ts';
 import { MAX_DEPTH, tooDeep, unparsable } from './value.ts';
 
 const TAB = 0x09;
@@ -672,10 +673,10 @@ export class YamlTokens {
       if (unit < 0xd800 || unit > 0xdfff) return String.fromCodePoint(unit);
       return this.#surrogate(unit, offset);
     }
-    const known = ESCAPES.get(letter);
+    const known = ESCAPE_VALUE[letter]!;
     // A character of several bytes after the backslash is left for the text that follows.
     if (letter < 0x80) this.#at++;
-    if (known !== undefined) return known;
+    if (known !== -1) return String.fromCodePoint(known);
     this.#mend('an unknown escape sequence', offset);
     return letter < 0x80 ? String.fromCharCode(letter) : '';
   }
@@ -772,27 +773,3 @@ const NEVER_PLAIN = new Set(Buffer.from(',[]{}#&*!|>\'"%@`'));
 const RESERVED = new Set(Buffer.from('@`%'));
 const FLOW_END = new Set(Buffer.from(',?[]{}'));
 const AFTER_ANCHOR = new Set(Buffer.from('?:,]}%@`'));
-
-/** The escapes of one letter. */
-const ESCAPES: ReadonlyMap<number, string> = new Map(
-  Object.entries({
-    '0': '\0',
-    a: '\x07',
-    b: '\b',
-    t: '\t',
-    '\t': '\t',
-    n: '\n',
-    v: '\v',
-    f: '\f',
-    r: '\r',
-    e: '\x1b',
-    ' ': ' ',
-    '"': '"',
-    "'": "'",
-    '\\': '\\',
-    N: '\u0085',
-    _: '\u00a0',
-    L: '\u2028',
-    P: '\u2029',
-  }).map(([letter, text]) => [letter.charCodeAt(0), text]),
-);

@@ -7,6 +7,16 @@ export class Turns {
     this.#free = atOnce;
   }
 
+  /** How many could begin at once. */
+  get free(): number {
+    return this.#free;
+  }
+
+  /** How many wait for their turn. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
   /** Runs `work` when it is its turn, first come, first served. */
   async take<Value>(work: () => Promise<Value>): Promise<Value> {
     if (this.#free > 0) this.#free--;

@@ -28,6 +28,7 @@ import type {
   UrlPolicy,
 } from '../helm/model.ts';
 import type { IndexEngine } from './index-engine.ts';
+import { Turns } from './turns.ts';
 
 /** How long memory for the next merge is kept: the change may come to nothing. */
 const SPARE_LIFE_MS = 5000;
@@ -83,7 +84,7 @@ class WorkerPool implements IndexEngine {
   readonly #clock: Clock;
   readonly #taskTimeoutMs: number;
   /** How many tasks may be handed to the pool now. The time of a task counts from there. */
-  #freeThreads: number;
+  readonly #turns: Turns;
   /** How many of the first threads are still loading the engine, and warming where that was asked for. */
   #loading: number;
   readonly #loadedListeners: (() => void)[] = [];
@@ -98,7 +99,6 @@ class WorkerPool implements IndexEngine {
   #spareTimer: ClockTimer | null = null;
   /** The JSON of members, by their YAML. */
   readonly #jsonOf = new WeakMap<Rendering, Promise<Rendering>>();
-  readonly #waiting: (() => void)[] = [];
   readonly #running = new Set<Promise<unknown>>();
   /** One for each task that was handed to the pool: what makes it fail. */
   readonly #failures = new Set<(error: Error) => void>();
@@ -111,7 +111,7 @@ class WorkerPool implements IndexEngine {
     this.#threads = threads;
     this.#startedMs = options.clock.monotonicMs();
     this.#isWarm = options.warm ?? false;
-    this.#freeThreads = threads;
+    this.#turns = new Turns(threads);
     this.#pool = new Piscina({
       filename: (options.worker ?? WORKER).href,
       // The worker is plain JavaScript: what the main thread loads to run or to watch is not for it.
@@ -123,7 +123,7 @@ class WorkerPool implements IndexEngine {
       // With atomics, a thread never gets back to its event loop, and what it has put off until after
       // the answer, such as collecting garbage, never runs.
       atomics: 'disabled',
-      workerData: { warm: options.warm ?? false } satisfies WorkerSettings,
+      workerData: { warm: this.#isWarm } satisfies WorkerSettings,
       resourceLimits: {
         maxOldGenerationSizeMb: options.maxHeapMb ?? 4096,
         maxYoungGenerationSizeMb: YOUNG_GENERATION_MB,
@@ -208,7 +208,7 @@ class WorkerPool implements IndexEngine {
    * to do touches memory for it meanwhile.
    */
   #prepareSpare(): void {
-    if (!this.#isWarm || this.#spareBytes === 0 || this.#freeThreads === 0) return;
+    if (!this.#isWarm || this.#spareBytes === 0 || this.#turns.free === 0) return;
     // Without it the merge takes a little longer.
     this.#spare = this.#run<SharedBytes>('touch', this.#spareBytes).catch(() => null);
     this.#spareBytes = 0;
@@ -222,21 +222,21 @@ class WorkerPool implements IndexEngine {
     members: readonly RankedMember[],
     urls: UrlPolicy,
   ): Promise<readonly Rendering[]> {
-    const sizes = yamlOf(members, urls).map(({ bytes }) => bytes.length);
-    const ranks = Array.from(members.keys()).sort((a, b) => sizes[b]! - sizes[a]!);
+    const yamls = yamlOf(members, urls);
+    const ranks = Array.from(yamls.keys()).sort(
+      (a, b) => yamls[b]!.bytes.length - yamls[a]!.bytes.length,
+    );
     const renderings: Rendering[] = [];
     await Promise.all(
       ranks.map(async (rank) => {
-        renderings[rank] = await this.#renderJson(members[rank]!.prepared, urls);
+        renderings[rank] = await this.#renderJson(members[rank]!.prepared, yamls[rank]!);
       }),
     );
     return renderings;
   }
 
   /** A member's JSON, which is made once and lives as long as the member's YAML does. */
-  #renderJson(prepared: PreparedMember, urls: UrlPolicy): Promise<Rendering> {
-    const yaml = prepared.yaml[urls];
-    if (yaml === undefined) throw new RangeError(`a member was not prepared for ${urls} URLs`);
+  #renderJson(prepared: PreparedMember, yaml: Rendering): Promise<Rendering> {
     const known = this.#jsonOf.get(yaml);
     if (known !== undefined) return known;
     const { strings, keyStart, firstRecord } = prepared;
@@ -260,7 +260,11 @@ class WorkerPool implements IndexEngine {
   }
 
   async #run<Value>(name: string, input: unknown): Promise<Value> {
-    if (this.#closing === null) await this.#untilThreadIsFree();
+    if (this.#closing !== null) throw closed();
+    return this.#turns.take(() => this.#runInTurn<Value>(name, input));
+  }
+
+  async #runInTurn<Value>(name: string, input: unknown): Promise<Value> {
     if (this.#closing !== null) throw closed();
     const startedMs = this.#clock.monotonicMs();
     const task = this.#runNow<Value>(name, input);
@@ -270,16 +274,7 @@ class WorkerPool implements IndexEngine {
     } finally {
       this.#running.delete(task);
       this.#busyMs += this.#clock.monotonicMs() - startedMs;
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#freeThreads++;
-      else next();
     }
-  }
-
-  /** Takes a thread, or waits for its turn to be given one. */
-  async #untilThreadIsFree(): Promise<void> {
-    if (this.#freeThreads > 0) this.#freeThreads--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
   async #runNow<Value>(name: string, input: unknown): Promise<Value> {
@@ -307,7 +302,7 @@ class WorkerPool implements IndexEngine {
   load(): { readonly queueDepth: number; readonly utilization: number } {
     const elapsedMs = this.#clock.monotonicMs() - this.#startedMs;
     return {
-      queueDepth: this.#waiting.length,
+      queueDepth: this.#turns.waiting,
       utilization: elapsedMs === 0 ? 0 : Math.min(this.#busyMs / (elapsedMs * this.#threads), 1),
     };
   }
