@@ -3,9 +3,12 @@
  * order. Nothing else creates a store, a pool or a client.
  */
 import { join } from 'node:path';
-import { type ChartFiles, createChartFiles } from './charts/chart-files.ts';
+import { BlobStore } from './charts/blob-store.ts';
+import { type ChartFiles, type ChartRemote, createChartFiles } from './charts/chart-files.ts';
+import { ChartLedger } from './charts/chart-ledger.ts';
+import { createPrefetcher, type Prefetcher } from './charts/prefetch.ts';
 import type { Clock } from './clock.ts';
-import type { Config, RemoteConfig } from './config.ts';
+import type { Config, PrefetchConfig, RemoteConfig } from './config.ts';
 import { AppError, toAppError } from './errors.ts';
 import type { UrlPolicy } from './helm/model.ts';
 import { closeGracefully, createServer } from './http/server.ts';
@@ -23,13 +26,15 @@ import { createFilesystemObjectStore } from './storage/filesystem-object-store.t
 import type { ObjectStore } from './storage/object-store.ts';
 import type { StateStore } from './storage/state-store.ts';
 import type { Upstream } from './upstream/upstream.ts';
-import { createUpstream } from './upstream/upstream-client.ts';
+import { createUpstream, type UpstreamOptions } from './upstream/upstream-client.ts';
 import { VERSION } from './version.ts';
 
 /** The indexes that are fetched and scanned together have no more bytes than this, unless one has. */
 const MOST_FETCHED_BYTES = 256 * 1024 * 1024;
 /** A fetch that takes longer is one of a slow or a silent upstream, and makes room for others. */
 const FETCH_PATIENCE_MS = 5000;
+/** No more is read of what is remembered of one registry. */
+const MOST_REGISTRY_BYTES = 256 * 1024 * 1024;
 
 export interface AppOptions {
   readonly config: Config;
@@ -59,7 +64,9 @@ export class App {
   readonly #fetches: RefreshQueue;
   readonly #merges: RefreshQueue;
   readonly #cache: MemberCache;
+  readonly #blobs: BlobStore;
   readonly #charts: ChartFiles;
+  readonly #prefetcher: Prefetcher;
   readonly #snapshots: SnapshotStore;
   readonly #server: ReturnType<typeof createServer>;
   #listening: Promise<string> | null = null;
@@ -77,9 +84,9 @@ export class App {
     });
     this.metrics = createMetrics({
       virtuals: [...config.virtuals.values()],
+      otherRemotes: [...config.remotes.keys()].filter((name) => !isMember(config, name)),
       load: () => this.#engine.load(),
     });
-    this.#upstream = createUpstream({ clock, random, logger });
     this.#objects = withStoreMetrics(
       createFilesystemObjectStore({ path: join(config.objects.path, 'objects'), logger, clock }),
       this.metrics,
@@ -88,6 +95,12 @@ export class App {
       path: join(config.objects.path, 'state'),
       logger,
       clock,
+    });
+    this.#upstream = createUpstream({
+      clock,
+      random,
+      logger,
+      memory: registryMemory(this.#objects),
     });
     const shared = {
       engine: this.#engine,
@@ -119,6 +132,21 @@ export class App {
       ...shared,
       maxMemoryBytes: config.server.snapshotMemoryBytes,
     });
+    this.#blobs = new BlobStore({ ...shared, maxBytes: config.charts.maxBytes });
+    this.#charts = createChartFiles({
+      ...shared,
+      blobs: this.#blobs,
+      ledger: new ChartLedger(shared),
+      upstream: this.#upstream,
+      remotes: chartRemotes(config),
+      directory: join(config.objects.path, 'arriving'),
+    });
+    this.#prefetcher = createPrefetcher({
+      ...shared,
+      virtuals: prefetched(config),
+      charts: this.#charts,
+      random,
+    });
     const virtuals = new Map<string, VirtualRefresher>();
     for (const [name, virtual] of config.virtuals) {
       const ttls = virtual.members.map((member) => ttlMsOf(config, member));
@@ -134,21 +162,15 @@ export class App {
         store: this.#snapshots,
         queue: this.#merges,
         random,
+        onPublished: (snapshot) => this.#prefetcher.published(name, snapshot),
       });
       virtuals.set(name, refresher);
     }
     this.virtuals = virtuals;
-    this.#charts = createChartFiles({
-      store: this.#objects,
-      upstream: this.#upstream,
-      remotes: mapRemotes(config, ({ endpoint }) => endpoint),
-      immutableTtlMs: mapRemotes(config, (remote) => remote.immutableTtlSeconds * 1000),
-      clock,
-      logger,
-    });
     this.#server = createServer({
       virtuals,
       charts: this.#charts,
+      remotes: { configs: config.remotes, indexes: this.#cache },
       metrics: this.metrics,
       logger,
       version: VERSION,
@@ -171,6 +193,8 @@ export class App {
     const address = this.#server.server.address();
     const boundPort = address !== null && typeof address === 'object' ? address.port : port;
     this.#logger.info({ url, version: VERSION, virtuals: [...this.virtuals.keys()] }, 'listening');
+    // It tells by itself what goes wrong, and nobody waits for it.
+    this.#blobs.start();
     for (const virtual of this.virtuals.values()) virtual.start();
     return { url, port: boundPort };
   }
@@ -195,6 +219,8 @@ export class App {
         await virtual.whenIdle();
       }),
     );
+    // Nor would it know that something is to be prefetched, unless it published anew.
+    await this.#prefetcher.whenIdle();
     return results;
   }
 
@@ -225,7 +251,9 @@ export class App {
     const leftMs = Math.max(shutdownTimeoutMs - (this.#clock.monotonicMs() - startedMs), 0);
     await Promise.race([refreshers, this.#timeout(leftMs)]);
     for (const close of [
+      () => this.#prefetcher.close(),
       () => this.#charts.close(),
+      () => this.#blobs.close(),
       () => this.#engine.close({ graceMs: 0 }),
       () => this.#upstream.close(),
       () => this.#snapshots.close(),
@@ -251,27 +279,87 @@ function ttlMsOf(config: Config, member: string): number {
   return (config.remotes.get(member)?.mutableTtlSeconds ?? 0) * 1000;
 }
 
-function mapRemotes<Value>(
-  config: Config,
-  select: (remote: RemoteConfig) => Value,
-): ReadonlyMap<string, Value> {
-  return new Map([...config.remotes].map(([name, remote]) => [name, select(remote)]));
+function isMember(config: Config, remote: string): boolean {
+  return [...config.virtuals.values()].some(({ members }) => members.includes(remote));
+}
+
+function chartRemotes(config: Config): ReadonlyMap<string, ChartRemote> {
+  const toChartRemote = (remote: RemoteConfig): ChartRemote => ({
+    endpoint: remote.endpoint,
+    immutableTtlMs: remote.immutableTtlSeconds * 1000,
+    onDigestMismatch: remote.onDigestMismatch,
+  });
+  return new Map([...config.remotes].map(([name, remote]) => [name, toChartRemote(remote)]));
+}
+
+function prefetched(config: Config): ReadonlyMap<string, PrefetchConfig> {
+  const virtuals = [...config.virtuals.values()];
+  return new Map(
+    virtuals.flatMap(({ name, prefetch }) => (prefetch === null ? [] : [[name, prefetch]])),
+  );
+}
+
+/** What is known of registries, so that a restart need not ask for all of it again. */
+function registryMemory(objects: ObjectStore): NonNullable<UpstreamOptions['memory']> {
+  return {
+    load: (key) => objects.load(key, { maxBytes: MOST_REGISTRY_BYTES }),
+    save: async (key, bytes) => {
+      await objects.put(key, bytes);
+    },
+  };
 }
 
 function urlPolicy(proxyCharts: boolean): UrlPolicy {
   return proxyCharts ? 'proxied' : 'direct';
 }
 
-/** The remotes that are members of something, each with the spellings of URLs asked of it. */
+/** All remotes, each with the spellings of URLs asked of it. */
 function cachedRemotes(config: Config): ReadonlyMap<string, CachedRemote> {
-  const remotes = new Map<string, CachedRemote>();
-  for (const { members, proxyCharts } of config.virtuals.values()) {
-    const policy = urlPolicy(proxyCharts);
-    for (const member of members) {
-      const { endpoint } = config.remotes.get(member)!;
-      const urls = new Set([...(remotes.get(member)?.urls ?? []), policy]);
-      remotes.set(member, { endpoint, ttlMs: ttlMsOf(config, member), urls: [...urls] });
-    }
-  }
-  return remotes;
+  const virtuals = [...config.virtuals.values()];
+  return new Map(
+    [...config.remotes].map(([name, { endpoint }]) => {
+      const asked = virtuals.flatMap(({ members, proxyCharts }) =>
+        members.includes(name) ? [urlPolicy(proxyCharts)] : [],
+      );
+      // One that is in none is only looked into.
+      const urls = asked.length === 0 ? (['proxied'] as const) : [...new Set(asked)];
+      return [name, { endpoint, ttlMs: ttlMsOf(config, name), urls }];
+    }),
+  );
+}
+
+/** What is stored of chart files, without the program around it. */
+export interface ChartStorage {
+  readonly blobs: BlobStore;
+  readonly ledger: ChartLedger;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Opens the stored chart files of a configuration, beside a running server or without one. */
+export function createChartStorage(options: {
+  readonly config: Pick<Config, 'objects' | 'charts'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics?: Pick<Metrics, 'chartStorage' | 'chartEvicted'>;
+}): ChartStorage {
+  const { config, clock, logger } = options;
+  const metrics = options.metrics ?? { chartStorage() {}, chartEvicted() {} };
+  const path = join(config.objects.path, 'objects');
+  const objects = createFilesystemObjectStore({ path, logger, clock });
+  const blobs = new BlobStore({
+    objects,
+    maxBytes: config.charts.maxBytes,
+    clock,
+    logger,
+    metrics,
+  });
+  return {
+    blobs,
+    ledger: new ChartLedger({ objects, logger }),
+    async close() {
+      await blobs.close();
+      await objects.close();
+    },
+  };
 }

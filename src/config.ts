@@ -29,9 +29,26 @@ export interface RemoteConfig {
   readonly name: string;
   /** How long a fetched index counts as fresh. */
   readonly mutableTtlSeconds: number;
-  /** How long a stored chart file is kept; 0 is for ever. */
+  /** How long a stored chart file counts as fresh; 0 is for ever. */
   readonly immutableTtlSeconds: number;
+  readonly onDigestMismatch: MismatchPolicy;
+  /** What its own route gives beside what its index names: regular expressions, held against paths. */
+  readonly immutablePatterns: readonly string[];
+  /** Null where the index may be had whatever it is called. */
+  readonly mutablePatterns: readonly string[] | null;
   readonly endpoint: RemoteEndpoint;
+}
+
+/** What becomes of a chart file that is not what the index says: nobody gets it, or it is told of. */
+export type MismatchPolicy = 'refuse' | 'warn';
+
+/** Which chart files are fetched before anybody asks for them. */
+export interface PrefetchConfig {
+  /** Globs of chart names; one match is enough. */
+  readonly charts: readonly string[];
+  /** The newest so many versions of each. */
+  readonly versions: number;
+  readonly provenance: boolean;
 }
 
 /** One virtual repository; its members are names of `Config.remotes`, in rank order. */
@@ -40,6 +57,7 @@ export interface VirtualConfig {
   readonly members: readonly string[];
   readonly backgroundRefresh: boolean;
   readonly proxyCharts: boolean;
+  readonly prefetch: PrefetchConfig | null;
 }
 
 /** A whole, valid configuration with every default filled in. Holds secrets: never log it. */
@@ -54,6 +72,10 @@ export interface Config {
   };
   readonly objects: { readonly kind: 'filesystem'; readonly path: string };
   readonly state: { readonly kind: 'embedded' };
+  readonly charts: {
+    /** For all stored chart files together; null is without a limit. */
+    readonly maxBytes: number | null;
+  };
   readonly workers: {
     /** Null: by the number of cores. */
     readonly threads: number | null;
@@ -124,11 +146,8 @@ export const foreignKeys = {
   remote: {
     type: 'Everything under "remotes" is a remote. Remove the key.',
     description: 'Not shown anywhere. Make it a comment.',
-    immutable_patterns:
-      'Patterns are not needed: a chart file is served exactly when an index lists it.',
-    mutable_patterns: 'Patterns are not needed: only the index of a remote is mutable.',
     include_patterns:
-      'Patterns are not needed: a chart file is served exactly when an index lists it.',
+      'What the own route of a remote gives is said by "immutable_patterns". Remove the key, or rename it.',
     patterns: 'Access is not limited by pattern: every chart that an index lists is served.',
     blocklist: 'Access is not limited by pattern: every chart that an index lists is served.',
     check_mutable_updates: 'Always on: an index is asked for conditionally at every refresh.',
@@ -202,10 +221,21 @@ const remoteSchema = z
   .strictObject({
     base_url: text(checkBaseUrl).meta({
       description:
-        'Where the repository is: the URL to which `/index.yaml` is added. `http` or `https`, without credentials, query or fragment.',
-      pattern: '^https?://',
-      examples: ['https://grafana.github.io/helm-charts'],
+        'Where the repository is: the URL to which `/index.yaml` is added, `http` or `https`; or `oci://REGISTRY/PATH`, below which the repositories of `charts` are. Without credentials, query or fragment.',
+      pattern: '^(https?|oci)://',
+      examples: ['https://grafana.github.io/helm-charts', 'oci://ghcr.io/example/charts'],
     }),
+    charts: z
+      .array(text(checkOciChart))
+      .min(1)
+      .optional()
+      .describe(
+        'The charts of an `oci://` remote, by the names of their repositories below `base_url`: a registry has no list of them that could be relied upon.',
+      ),
+    plain_http: z
+      .boolean()
+      .default(false)
+      .describe('Whether registries (`oci://`) are asked over http instead of https.'),
     package: z.literal('helm').optional().describe('The kind of repository; may be left out.'),
     cache: z
       .strictObject({
@@ -220,7 +250,9 @@ const remoteSchema = z
           .min(0)
           .max(100 * secondsPerYear)
           .default(0)
-          .describe('Seconds for which a stored chart file is kept; 0 is for ever.'),
+          .describe(
+            'Seconds after which a stored chart file is fetched again when it is asked for; 0 is never.',
+          ),
         ...foreign(foreignKeys.cache),
       })
       .prefault({})
@@ -258,6 +290,29 @@ const remoteSchema = z
       .max(maxIndexBytesLimit)
       .default(268_435_456)
       .describe('The largest index in bytes, before and after decompression.'),
+    max_chart_bytes: z
+      .int()
+      .min(1)
+      .default(268_435_456)
+      .describe('The largest chart file in bytes.'),
+    on_digest_mismatch: z
+      .enum(['refuse', 'warn'])
+      .default('refuse')
+      .describe(
+        'What happens to a chart file that does not have the digest that the index gives: `refuse` cuts the download, `warn` passes the file on. It is logged, counted and not stored in either case.',
+      ),
+    immutable_patterns: z
+      .array(text(checkPattern))
+      .default([])
+      .describe(
+        "Regular expressions of paths below `base_url`. What one of them matches can be had by the remote's own route, `/api/v1/remote/{remote}/{path}`, even where its index does not name it; without any, just what the index names can.",
+      ),
+    mutable_patterns: z
+      .array(text(checkPattern))
+      .optional()
+      .describe(
+        "Regular expressions of paths below `base_url`. Where they are given, one of them must match `index.yaml` for the remote's own route to give its index.",
+      ),
     allow_private_addresses: z
       .boolean()
       .default(false)
@@ -286,6 +341,24 @@ const virtualSchema = z
       .default(true)
       .describe(
         'Whether chart files are served from here too. If false, the merged index holds the absolute URLs of the upstreams.',
+      ),
+    prefetch: z
+      .strictObject({
+        charts: z
+          .array(text(nonEmpty))
+          .min(1)
+          .describe('Names of charts, with `*` for any characters and `?` for one.'),
+        versions: z
+          .int()
+          .min(1)
+          .max(1000)
+          .default(1)
+          .describe('How many of the newest versions of each.'),
+        provenance: z.boolean().default(false).describe('Whether provenance files, too.'),
+      })
+      .optional()
+      .describe(
+        'Chart files that are fetched after each change of the index, before anybody asks for them. Off where it is left out.',
       ),
     ...foreign(foreignKeys.virtual),
   })
@@ -343,6 +416,19 @@ const configSchema = z
       ])
       .prefault({ kind: 'embedded' })
       .describe('Where it is noted which revision is published.'),
+    charts: z
+      .strictObject({
+        max_bytes: z
+          .int()
+          .min(0)
+          .nullable()
+          .default(10_737_418_240)
+          .describe(
+            'Bytes of chart files that are kept; beyond it those that were not used for longest are removed. null is without a limit.',
+          ),
+      })
+      .prefault({})
+      .describe('The stored chart files, of all virtual repositories together.'),
     workers: z
       .strictObject({
         threads: z
@@ -515,16 +601,15 @@ export function describeExpected(schema: ConfigJsonSchema): string {
 // Rules of single values ----------------------------------------------------------------------
 
 function checkBaseUrl(value: string): string | null {
-  if (/^oci:/i.test(value)) {
-    return 'is an OCI registry, which this version does not support; give the http or https URL of a repository that has an index.yaml';
-  }
   if (!URL.canParse(value)) {
     return 'must be an absolute URL such as https://charts.example.com/stable';
   }
   const url = new URL(value);
-  if (url.protocol !== 'http:' && url.protocol !== 'https:') {
-    return 'must be an http or https URL';
+  const isRegistry = url.protocol === 'oci:';
+  if (url.protocol !== 'http:' && url.protocol !== 'https:' && !isRegistry) {
+    return 'must be an http, https or oci URL';
   }
+  if (isRegistry && url.hostname === '') return 'must name a registry, as in oci://registry/path';
   if (url.username !== '' || url.password !== '') {
     return 'must not hold credentials; remove them and give "username" and "password" (or "password_file")';
   }
@@ -533,6 +618,23 @@ function checkBaseUrl(value: string): string | null {
     return 'must be the URL of the repository; remove the file name at its end';
   }
   return null;
+}
+
+/** The names of repositories: OCI distribution specification, "Pulling manifests". */
+function checkOciChart(value: string): string | null {
+  const component = '[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*';
+  return new RegExp(`^${component}(?:/${component})*$`).test(value)
+    ? null
+    : 'must be the name of a repository below "base_url": lower-case letters, digits, ".", "_", "-" and "/", without a tag';
+}
+
+function checkPattern(value: string): string | null {
+  try {
+    new RegExp(value);
+    return null;
+  } catch {
+    return 'must be a regular expression as in JavaScript; write dots as "\\."';
+  }
 }
 
 /** RFC 9110, section 5.6.2. */
@@ -1016,6 +1118,7 @@ function resolveConfig(source: ConfigSource, readSecret: (path: string) => strin
   problems.push(...secrets.problems);
   problems.push(...checkCredentials(value));
   problems.push(...checkHeaders(value));
+  problems.push(...checkRegistries(value));
   const members = checkMembers(value, ignored);
   problems.push(...members.problems);
 
@@ -1456,6 +1559,23 @@ function checkHeaders(value: Record<string, unknown>): Finding[] {
   return findings;
 }
 
+/** What goes with `oci://` and only with it. */
+function checkRegistries(value: Record<string, unknown>): Finding[] {
+  const findings: Finding[] = [];
+  for (const [name, { base_url: baseUrl, charts }] of entriesOf(value, 'remotes')) {
+    if (typeof baseUrl !== 'string') continue;
+    const isRegistry = /^oci:/i.test(baseUrl);
+    if (isRegistry === (charts !== undefined)) continue;
+    const key = isRegistry ? 'base_url' : 'charts';
+    const path = ['remotes', name, key];
+    const message = isRegistry
+      ? 'is a registry, which needs "charts": the names of the repositories below it'
+      : 'goes with an "oci://" base_url only; the index of other repositories says what they have';
+    findings.push({ path, at: 'key', message: `${formatPath(path)} ${message}.` });
+  }
+  return findings;
+}
+
 /** Everything about who is a member of what. */
 function checkMembers(
   value: Record<string, unknown>,
@@ -1514,7 +1634,7 @@ function checkMembers(
   for (const name of problems.length === 0 && virtuals.size > 0 ? remotes : []) {
     if (used.has(name)) continue;
     const path = ['remotes', name];
-    const message = `${formatPath(path)} is not a member of any virtual repository, so it is never fetched.`;
+    const message = `${formatPath(path)} is not a member of any virtual repository; it is only served at /api/v1/remote/${name}.`;
     warnings.push({ path, at: 'key', message });
   }
   return { problems, warnings };
@@ -1566,6 +1686,9 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
       name,
       mutableTtlSeconds: remote.cache.mutable_ttl,
       immutableTtlSeconds: remote.cache.immutable_ttl,
+      onDigestMismatch: remote.on_digest_mismatch,
+      immutablePatterns: remote.immutable_patterns,
+      mutablePatterns: remote.mutable_patterns ?? null,
       endpoint: {
         name,
         baseUrl: new URL(remote.base_url).href.replace(/\/+$/, ''),
@@ -1573,6 +1696,9 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
         headers: remote.headers,
         timeoutMs: remote.timeout_ms,
         maxIndexBytes: remote.max_index_bytes,
+        maxChartBytes: remote.max_chart_bytes,
+        registry: remote.charts === undefined ? null : { charts: [...new Set(remote.charts)] },
+        plainHttp: remote.plain_http,
         allowPrivateAddresses: remote.allow_private_addresses,
       },
     });
@@ -1584,6 +1710,7 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
       members: virtual.members,
       backgroundRefresh: virtual.background_refresh,
       proxyCharts: virtual.proxy_charts,
+      prefetch: virtual.prefetch ?? null,
     });
   }
   return {
@@ -1596,6 +1723,7 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
     },
     objects: { kind: raw.objects.kind, path: raw.objects.path },
     state: { kind: raw.state.kind },
+    charts: { maxBytes: raw.charts.max_bytes },
     workers: { threads: raw.workers.threads, taskTimeoutMs: raw.workers.task_timeout_ms },
     refresh: {
       concurrentFetches: raw.refresh.concurrent_fetches,

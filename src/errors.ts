@@ -13,6 +13,7 @@
  * - `output-failed`: a file that a command was told to write cannot be written.
  * - `not-found`: an unknown virtual repository, chart or version.
  * - `not-ready`: nothing is published yet and the rebuild did not finish in time.
+ * - `forbidden`: a path that the configuration does not allow.
  * - `bad-request`: a request that cannot be understood.
  * - `method-not-allowed`: a known route, called with a method that it does not have.
  * - `upstream-unreachable`: no connection, a reset, a name that does not resolve.
@@ -23,6 +24,7 @@
  * - `upstream-redirect`: too many redirects, a loop, or one to where we do not follow.
  * - `upstream-forbidden-address`: the address is private and the remote does not allow that.
  * - `upstream-encoding`: a content encoding that we did not ask for or cannot decode.
+ * - `chart-refused`: what came as a chart file is none, such as a page of HTML.
  * - `index-refused`: the body is not an index that can be merged; `details.reason` says why.
  * - `no-members`: no member of a virtual repository could be used.
  * - `digest-mismatch`: bytes that are not what their digest says.
@@ -42,6 +44,7 @@ export type ErrorCode =
   | 'output-failed'
   | 'not-found'
   | 'not-ready'
+  | 'forbidden'
   | 'bad-request'
   | 'method-not-allowed'
   | 'upstream-unreachable'
@@ -52,6 +55,7 @@ export type ErrorCode =
   | 'upstream-redirect'
   | 'upstream-forbidden-address'
   | 'upstream-encoding'
+  | 'chart-refused'
   | 'index-refused'
   | 'no-members'
   | 'digest-mismatch'

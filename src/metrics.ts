@@ -13,6 +13,9 @@ const PHASES = ['fetch', 'merge', 'store'] as const;
 const QUEUED_PHASES = ['fetch', 'merge'] as const;
 const MEMBER_FETCH_RESULTS = ['modified', 'not-modified', 'failed', 'refused'] as const;
 const CHART_REQUEST_RESULTS = ['stored', 'upstream', 'not-found', 'failed', 'aborted'] as const;
+const CHART_DOWNLOAD_RESULTS = ['stored', 'not-stored', 'refused', 'failed'] as const;
+const REPUBLISHED_SEEN = ['index', 'download'] as const;
+const PREFETCH_RESULTS = ['stored', 'present', 'failed'] as const;
 const STORE_OPERATIONS = ['put', 'load', 'open', 'stat', 'remove', 'list'] as const;
 const STORE_RESULTS = ['ok', 'failed'] as const;
 
@@ -27,6 +30,10 @@ const DELAY_RESOLUTION_MS = 10;
 export type QueuedPhase = (typeof QUEUED_PHASES)[number];
 export type MemberFetchResult = (typeof MEMBER_FETCH_RESULTS)[number];
 export type ChartRequestResult = (typeof CHART_REQUEST_RESULTS)[number];
+/** `not-stored`: it was whole, but no good for storing, or the store failed. `refused`: it was not what it should be. */
+export type ChartDownloadResult = (typeof CHART_DOWNLOAD_RESULTS)[number];
+/** `present`: there was nothing to do. */
+export type PrefetchResult = (typeof PREFETCH_RESULTS)[number];
 export type StoreOperation = (typeof STORE_OPERATIONS)[number];
 
 /** What the program reports about itself. No call waits or throws; times are in ms. */
@@ -80,6 +87,23 @@ export interface Metrics {
     readonly leftOut: Readonly<Record<string, number>>;
   }): void;
   chartRequest(event: { readonly virtual: string; readonly result: ChartRequestResult }): void;
+  /** The same by a remote's own route. */
+  remoteRequest(event: { readonly remote: string; readonly result: ChartRequestResult }): void;
+  /** A chart file, or a provenance file, was fetched from upstream, or failed to be. */
+  chartDownload(event: { readonly member: string; readonly result: ChartDownloadResult }): void;
+  /** A chart file does not have the digest that the index gives. */
+  chartMismatch(member: string): void;
+  /** A chart version has other bytes than before: its index says so, or what was fetched shows it. */
+  chartRepublished(event: {
+    readonly member: string;
+    readonly seen: (typeof REPUBLISHED_SEEN)[number];
+    readonly count: number;
+  }): void;
+  /** What is stored of chart files now. */
+  chartStorage(event: { readonly files: number; readonly bytes: number }): void;
+  /** A chart file had to leave the store for want of room. */
+  chartEvicted(bytes: number): void;
+  chartPrefetched(event: { readonly virtual: string; readonly result: PrefetchResult }): void;
   storeOperation(event: {
     readonly operation: string;
     readonly result: 'ok' | 'failed';
@@ -106,6 +130,8 @@ export interface Metrics {
  */
 export function createMetrics(options: {
   readonly virtuals: readonly { readonly name: string; readonly members: readonly string[] }[];
+  /** Those that are not a member of any. */
+  readonly otherRemotes?: readonly string[];
   readonly load: () => { readonly queueDepth: number; readonly utilization: number };
 }): Metrics {
   const { virtuals, load } = options;
@@ -208,6 +234,56 @@ export function createMetrics(options: {
     labelNames: ['virtual', 'result'],
     registers,
   });
+  const remoteRequests = new Counter({
+    name: 'chandlery_remote_requests_total',
+    help: 'Requests for files by the own route of a remote, by where the file came from or why it did not.',
+    labelNames: ['remote', 'result'],
+    registers,
+  });
+  const chartDownloads = new Counter({
+    name: 'chandlery_chart_downloads_total',
+    help: 'Chart files fetched from upstream, by result.',
+    labelNames: ['member', 'result'],
+    registers,
+  });
+  const chartMismatches = new Counter({
+    name: 'chandlery_chart_digest_mismatches_total',
+    help: 'Chart files that did not have the digest that the index gives.',
+    labelNames: ['member'],
+    registers,
+  });
+  const chartRepublications = new Counter({
+    name: 'chandlery_chart_republished_total',
+    help: 'Chart versions that came to have other bytes, by where that was seen.',
+    labelNames: ['member', 'seen'],
+    registers,
+  });
+  const chartFiles = new Gauge({
+    name: 'chandlery_chart_files',
+    help: 'Chart files that are stored; one that several members have counts once.',
+    registers,
+  });
+  const chartBytes = new Gauge({
+    name: 'chandlery_chart_bytes',
+    help: 'Bytes of all stored chart files.',
+    registers,
+  });
+  const chartEvictions = new Counter({
+    name: 'chandlery_chart_evictions_total',
+    help: 'Chart files that were removed for want of room.',
+    registers,
+  });
+  const chartEvictedBytes = new Counter({
+    name: 'chandlery_chart_evicted_bytes_total',
+    help: 'Bytes of chart files that were removed for want of room.',
+    registers,
+  });
+  const prefetches = new Counter({
+    name: 'chandlery_chart_prefetches_total',
+    help: 'Chart files that were looked for before anybody asked, by result.',
+    labelNames: ['virtual', 'result'],
+    registers,
+  });
   const storeDuration = new Histogram({
     name: 'chandlery_object_store_operation_duration_seconds',
     help: 'How long operations of the object store took.',
@@ -273,13 +349,21 @@ export function createMetrics(options: {
     for (const result of REFRESH_RESULTS) refreshes.inc({ virtual, result }, 0);
     for (const result of CHART_REQUEST_RESULTS) chartRequests.inc({ virtual, result }, 0);
     inlineRebuilds.inc({ virtual }, 0);
+    for (const result of PREFETCH_RESULTS) prefetches.inc({ virtual, result }, 0);
     snapshotEvictions.inc({ virtual }, 0);
     snapshotStreams.inc({ virtual }, 0);
     for (const member of members) {
       memberLastSuccess.set({ virtual, member }, 0);
       for (const result of MEMBER_FETCH_RESULTS) memberFetches.inc({ member, result }, 0);
+      for (const result of CHART_DOWNLOAD_RESULTS) chartDownloads.inc({ member, result }, 0);
+      for (const seen of REPUBLISHED_SEEN) chartRepublications.inc({ member, seen }, 0);
+      chartMismatches.inc({ member }, 0);
       for (const reason of reasons) leftOutRecords.set({ virtual, member, reason }, 0);
     }
+  }
+  const remotes = new Set(virtuals.flatMap(({ members }) => members));
+  for (const remote of [...remotes, ...(options.otherRemotes ?? [])]) {
+    for (const result of CHART_REQUEST_RESULTS) remoteRequests.inc({ remote, result }, 0);
   }
   for (const phase of QUEUED_PHASES) {
     queueDepth.set({ phase }, 0);
@@ -342,6 +426,29 @@ export function createMetrics(options: {
     },
     chartRequest({ virtual, result }) {
       chartRequests.inc({ virtual, result });
+    },
+    remoteRequest({ remote, result }) {
+      remoteRequests.inc({ remote, result });
+    },
+    chartDownload({ member, result }) {
+      chartDownloads.inc({ member, result });
+    },
+    chartMismatch(member) {
+      chartMismatches.inc({ member });
+    },
+    chartRepublished({ member, seen, count }) {
+      chartRepublications.inc({ member, seen }, count);
+    },
+    chartStorage({ files, bytes }) {
+      chartFiles.set(files);
+      chartBytes.set(bytes);
+    },
+    chartEvicted(bytes) {
+      chartEvictions.inc();
+      chartEvictedBytes.inc(bytes);
+    },
+    chartPrefetched({ virtual, result }) {
+      prefetches.inc({ virtual, result });
     },
     storeOperation({ operation, result, durationMs }) {
       storeDuration.observe({ operation, result }, durationMs / 1e3);

@@ -122,6 +122,7 @@ t.test('the least config gets every default', async (t) => {
     },
     objects: { kind: 'filesystem', path: './data' },
     state: { kind: 'embedded' },
+    charts: { maxBytes: 10_737_418_240 },
     workers: { threads: null, taskTimeoutMs: 120_000 },
     refresh: { concurrentFetches: 16, concurrentMerges: 4 },
     log: { level: 'info', pretty: null },
@@ -132,6 +133,9 @@ t.test('the least config gets every default', async (t) => {
           name: 'a',
           mutableTtlSeconds: 3600,
           immutableTtlSeconds: 0,
+          onDigestMismatch: 'refuse',
+          immutablePatterns: [],
+          mutablePatterns: null,
           endpoint: {
             name: 'a',
             baseUrl: 'https://charts.example.com',
@@ -139,13 +143,25 @@ t.test('the least config gets every default', async (t) => {
             headers: {},
             timeoutMs: 30_000,
             maxIndexBytes: 268_435_456,
+            maxChartBytes: 268_435_456,
             allowPrivateAddresses: false,
+            registry: null,
+            plainHttp: false,
           },
         },
       ],
     ]),
     virtuals: new Map([
-      ['all', { name: 'all', members: ['a'], backgroundRefresh: true, proxyCharts: true }],
+      [
+        'all',
+        {
+          name: 'all',
+          members: ['a'],
+          backgroundRefresh: true,
+          proxyCharts: true,
+          prefetch: null,
+        },
+      ],
     ]),
   });
 });
@@ -155,6 +171,7 @@ t.test('every key that is given has its effect', async (t) => {
 server: { host: "::", port: 0, shutdown_timeout_ms: 1, rebuild_timeout_ms: 2, snapshot_memory_bytes: 0 }
 objects: { kind: filesystem, path: /var/lib/chandlery }
 state: { kind: embedded }
+charts: { max_bytes: 9 }
 workers: { threads: 3, task_timeout_ms: 4 }
 refresh: { concurrent_fetches: 5, concurrent_merges: 6 }
 log: { level: debug, pretty: true }
@@ -167,10 +184,15 @@ remotes:
     headers: { X-Team: platform }
     timeout_ms: 7
     max_index_bytes: 8
+    max_chart_bytes: 10
+    on_digest_mismatch: warn
+    immutable_patterns: ['^charts/[^.]+[.]tgz$']
+    mutable_patterns: ['index[.]yaml$']
     allow_private_addresses: true
   b: { base_url: "https://b.example.com/", username: u, password: p }
+  c: { base_url: "oci://registry.example.com:5000/team/", charts: [nginx, sub/redis], plain_http: true }
 virtuals:
-  one: { members: [b, a], package: helm, background_refresh: false, proxy_charts: false }
+  one: { members: [b, a, c], package: helm, background_refresh: false, proxy_charts: false, prefetch: { charts: ["ng*"], versions: 2, provenance: true } }
 `);
   t.strictSame(config.server, {
     host: '::',
@@ -180,6 +202,7 @@ virtuals:
     snapshotMemoryBytes: 0,
   });
   t.strictSame(config.objects, { kind: 'filesystem', path: '/var/lib/chandlery' });
+  t.strictSame(config.charts, { maxBytes: 9 });
   t.strictSame(config.workers, { threads: 3, taskTimeoutMs: 4 });
   t.strictSame(config.refresh, { concurrentFetches: 5, concurrentMerges: 6 });
   t.strictSame(config.log, { level: 'debug', pretty: true });
@@ -187,6 +210,9 @@ virtuals:
     name: 'a',
     mutableTtlSeconds: 5,
     immutableTtlSeconds: 6,
+    onDigestMismatch: 'warn',
+    immutablePatterns: ['^charts/[^.]+[.]tgz$'],
+    mutablePatterns: ['index[.]yaml$'],
     endpoint: {
       name: 'a',
       baseUrl: 'http://charts.example.com/stable',
@@ -194,7 +220,10 @@ virtuals:
       headers: { 'X-Team': 'platform' },
       timeoutMs: 7,
       maxIndexBytes: 8,
+      maxChartBytes: 10,
       allowPrivateAddresses: true,
+      registry: null,
+      plainHttp: false,
     },
   });
   t.strictSame(config.remotes.get('b')?.endpoint.auth, {
@@ -205,9 +234,45 @@ virtuals:
   t.equal(config.remotes.get('b')?.endpoint.baseUrl, 'https://b.example.com');
   t.strictSame(config.virtuals.get('one'), {
     name: 'one',
-    members: ['b', 'a'],
+    members: ['b', 'a', 'c'],
     backgroundRefresh: false,
     proxyCharts: false,
+    prefetch: { charts: ['ng*'], versions: 2, provenance: true },
+  });
+  t.match(config.remotes.get('c')?.endpoint, {
+    baseUrl: 'oci://registry.example.com:5000/team',
+    registry: { charts: ['nginx', 'sub/redis'] },
+    plainHttp: true,
+  });
+});
+
+t.test('a registry and the list of its charts go together', async (t) => {
+  const oci = minimal.replace(/https:\S*/, 'oci://registry.example.com/team');
+  expectProblem(t, oci, {
+    at: 'base_url',
+    path: 'remotes.a.base_url',
+    says: /is a registry, which needs "charts"/,
+  });
+  expectProblem(t, withRemote('charts: [nginx]'), {
+    at: 'charts: [nginx]',
+    path: 'remotes.a.charts',
+    says: /goes with an "oci:\/\/" base_url only/,
+  });
+  for (const chart of ['Nginx', 'nginx:1.0.0', '/nginx', 'a//b', '../b']) {
+    const text = withRemote(`charts: ["${chart}"]`).replace(/https:\S*/, 'oci://r.example.com');
+    expectProblem(t, text, {
+      at: `"${chart}"`,
+      path: 'remotes.a.charts[0]',
+      says: /must be the name of a repository/,
+    });
+  }
+});
+
+t.test('a pattern is a regular expression', async (t) => {
+  expectProblem(t, withRemote('immutable_patterns: ["(tgz"]'), {
+    at: '"(tgz"',
+    path: 'remotes.a.immutable_patterns[0]',
+    says: /must be a regular expression/,
   });
 });
 
@@ -226,7 +291,7 @@ t.test('all problems are told at once, in the order of the file', async (t) => {
   port: "80"
 remotes:
   grafana:
-    base_url: oci://registry.example.com/charts
+    base_url: ftp://registry.example.com/charts
     cache:
       mutable_tll: 60
       immutable_ttl: -1
@@ -372,7 +437,7 @@ t.test('keys', async (t) => {
     expectProblem(t, `${minimal}database: {}\n`, {
       at: 'database',
       path: 'database',
-      says: /Known here: server, objects, state, workers, refresh, log, remotes, virtuals\./,
+      says: /Known here: server, objects, state, charts, workers, refresh, log, remotes, virtuals\./,
     });
   });
   t.test('a missing key is shown at its parent', async (t) => {
@@ -433,8 +498,7 @@ t.test('values', async (t) => {
   });
   t.test('a base URL that cannot be used is told why, without its credentials', async (t) => {
     const cases = [
-      ['oci://registry.example.com', /OCI registry, which this version does not support/],
-      ['ftp://charts.example.com', /http or https/],
+      ['ftp://charts.example.com', /http, https or oci/],
       ['charts.example.com', /absolute URL/],
       ['https://robot:hunter2@charts.example.com', /"username" and "password"/],
       ['https://charts.example.com/?token=hunter2', /query/],
@@ -785,6 +849,8 @@ locals:
     password: 'hunter2',
   });
   t.equal(config.remotes.get('bitnami')?.mutableTtlSeconds, 600);
+  t.strictSame(config.remotes.get('bitnami')?.immutablePatterns, ['\\.tgz$']);
+  t.strictSame(config.remotes.get('bitnami')?.mutablePatterns, ['index\\.yaml$']);
   t.equal(config.remotes.get('jetstack')?.mutableTtlSeconds, 3600);
   t.strictSame([...config.virtuals.keys()], ['helm']);
   t.strictSame(config.virtuals.get('helm')?.members, ['bitnami', 'jetstack']);
@@ -795,8 +861,6 @@ locals:
       [
         [4, 'remotes.bitnami.type'],
         [6, 'remotes.bitnami.description'],
-        [9, 'remotes.bitnami.immutable_patterns'],
-        [11, 'remotes.bitnami.mutable_patterns'],
         [12, 'remotes.bitnami.check_mutable_updates'],
         [13, 'remotes.bitnami.quarantine_new'],
         [14, 'remotes.bitnami.quarantine_days'],
@@ -812,7 +876,7 @@ locals:
       ],
     );
     t.match(warnings[1], { message: /The same on line 22\./ });
-    t.match(warnings[10], { message: /its package is "docker"/ });
+    t.match(warnings[8], { message: /its package is "docker"/ });
   });
   t.test('but a Helm repository cannot have a member that is left out', async (t) => {
     const faulty = text.replace('- jetstack', '- dockerhub');
@@ -926,7 +990,15 @@ t.test('documentation', async (t) => {
     const { config, warnings } = load(example);
     t.strictSame(warnings, []);
     const defaults = load(minimal).config;
-    for (const section of ['server', 'objects', 'state', 'workers', 'refresh', 'log'] as const) {
+    for (const section of [
+      'server',
+      'objects',
+      'state',
+      'charts',
+      'workers',
+      'refresh',
+      'log',
+    ] as const) {
       t.strictSame(config[section], defaults[section], section);
     }
     const plain = defaults.remotes.get('a');
@@ -941,7 +1013,7 @@ t.test('documentation', async (t) => {
   t.test('the example shows every default of the server and of a remote', async (t) => {
     const schema = configJsonSchema();
     const raw = parse(example);
-    for (const section of ['server', 'workers', 'refresh', 'log']) {
+    for (const section of ['server', 'charts', 'workers', 'refresh', 'log']) {
       const known = Object.keys(schema.properties?.[section]?.properties ?? {});
       t.strictSame(Object.keys(raw[section]), known, section);
     }
@@ -964,10 +1036,11 @@ t.test('documentation', async (t) => {
     // biome-ignore lint/suspicious/noTemplateCurlyInString: the syntax of the file
     t.ok(accepts(withRemote('timeout_ms: ${TIMEOUT}')), 'a variable for a number');
     t.ok(accepts(`log: { level: "\${LEVEL:-info}", pretty: null }\n${minimal}`), 'and for a word');
-    t.ok(accepts(withRemote('immutable_patterns: [x]')), 'a key of artifactapi');
+    t.ok(accepts(withRemote('include_patterns: [x]')), 'a key of artifactapi');
     t.notOk(accepts(withRemote('timeout_ms: abc')), 'text for a number');
     t.notOk(accepts(withRemote('timeout: 1')), 'an unknown key');
-    t.notOk(accepts(minimal.replace('https:', 'oci:')), 'an OCI registry');
+    t.ok(accepts(minimal.replace('https:', 'oci:')), 'an OCI registry');
+    t.notOk(accepts(minimal.replace('https:', 'ftp:')), 'another scheme');
     t.notOk(accepts(minimal.replace('[a]', '[]')), 'no members');
     t.notOk(accepts(`objects: { kind: s3 }\n${minimal}`), 'another kind of store');
     t.notOk(accepts('remotes: {}\n'), 'no virtuals');

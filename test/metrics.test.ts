@@ -53,6 +53,10 @@ t.test('every series of a configured name is there from the start, at 0', async 
     'chandlery_chart_requests_total{virtual="all",result="not-found"}',
     'chandlery_chart_requests_total{virtual="all",result="failed"}',
     'chandlery_chart_requests_total{virtual="all",result="aborted"}',
+    'chandlery_chart_downloads_total{member="grafana",result="stored"}',
+    'chandlery_chart_digest_mismatches_total{member="grafana"}',
+    'chandlery_chart_republished_total{member="grafana",seen="index"}',
+    'chandlery_chart_prefetches_total{virtual="all",result="stored"}',
     'chandlery_object_store_operation_duration_seconds_count{operation="put",result="ok"}',
     'chandlery_object_store_operation_duration_seconds_count{operation="list",result="failed"}',
     'chandlery_worker_queue_depth',
@@ -148,6 +152,22 @@ t.test('events are counted under their result', async (t) => {
   metrics.memberFetched({ member: 'grafana', result: 'not-modified' });
   metrics.chartRequest({ virtual: 'few', result: 'upstream' });
   metrics.httpRequest({ method: 'GET', route: '/metrics', code: 200, durationMs: 20 });
+  metrics.remoteRequest({ remote: 'grafana', result: 'stored' });
+  metrics.chartDownload({ member: 'grafana', result: 'refused' });
+  metrics.chartMismatch('grafana');
+  metrics.chartRepublished({ member: 'grafana', seen: 'index', count: 3 });
+  metrics.chartStorage({ files: 5, bytes: 600 });
+  metrics.chartEvicted(70);
+  metrics.chartPrefetched({ virtual: 'all', result: 'present' });
+  t.equal(await read('chandlery_remote_requests_total{remote="grafana",result="stored"}'), 1);
+  t.equal(await read('chandlery_chart_downloads_total{member="grafana",result="refused"}'), 1);
+  t.equal(await read('chandlery_chart_digest_mismatches_total{member="grafana"}'), 1);
+  t.equal(await read('chandlery_chart_republished_total{member="grafana",seen="index"}'), 3);
+  t.equal(await read('chandlery_chart_files'), 5);
+  t.equal(await read('chandlery_chart_bytes'), 600);
+  t.equal(await read('chandlery_chart_evictions_total'), 1);
+  t.equal(await read('chandlery_chart_evicted_bytes_total'), 70);
+  t.equal(await read('chandlery_chart_prefetches_total{virtual="all",result="present"}'), 1);
   t.equal(await read('chandlery_virtual_inline_rebuilds_total{virtual="all"}'), 1);
   t.equal(await read('chandlery_member_fetches_total{member="grafana",result="not-modified"}'), 1);
   t.equal(await read('chandlery_chart_requests_total{virtual="few",result="upstream"}'), 1);

@@ -11,6 +11,7 @@ import { type SerializedError, serializeError } from '../src/errors.ts';
 import { collectGarbage, collectYoungGarbage } from '../src/garbage.ts';
 import * as assemble from '../src/helm/assemble.ts';
 import type { Assembly } from '../src/helm/assembly.ts';
+import { compareLocations as compare, type Republished } from '../src/helm/locations.ts';
 import type {
   MergedLocations,
   MergeInput,
@@ -125,6 +126,17 @@ export function copyJson({ assembly, part }: CopyInput): TaskResult<void> {
 
 export function mergeLocations(input: MergeInput): TaskResult<MergedLocations> {
   return attempt(() => assemble.mergeLocations(input));
+}
+
+/** Two tables of locations, in the order in which they were published. */
+export interface CompareInput {
+  readonly before: SharedBytes;
+  readonly after: SharedBytes;
+}
+
+export function compareLocations({ before, after }: CompareInput): TaskResult<Republished> {
+  collectAfter(before.length + after.length);
+  return attempt(() => compare(before, after));
 }
 
 function sizeOf({ members }: Pick<MergeInput, 'members'>): number {

@@ -1,350 +1,722 @@
 /**
- * The chart files behind the served index: read from the object store, or streamed from upstream
- * while they are stored. It promises that only whole files are stored, and where the index gives a
- * SHA-256 only those that match it.
- *
- * A file's key is `charts/{virtual}/{sha256 of chart NUL version}/{identity}.tgz`, with `.prov`
- * behind it for the provenance. The identity says which file it is: the digest of the archive
- * where the index gives one, else a hash of the member and the URL. So a chart version that changes
- * hands or content is another object, never a wrong answer; and a version that the index has lost is
- * still found, as the newest object under its virtual repository, chart and version. A file that two
- * virtual repositories serve is stored once for each: what one of them may show says nothing about
- * the other.
+ * The chart files behind the served indexes: found among what is stored, or fetched from upstream,
+ * once for all who ask, while they stream. It promises that only whole files are stored, and where
+ * their SHA-256 is known only those that have it; and that a remote's file is given only to requests
+ * for that remote, or for a virtual repository that has served it before.
  */
-import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { Clock } from '../clock.ts';
+import type { MismatchPolicy } from '../config.ts';
 import { AppError, toAppError } from '../errors.ts';
+import { parseSha256 } from '../helm/chart-digest.ts';
 import type { ChartLocation } from '../helm/locations.ts';
 import type { Logger } from '../logger.ts';
-import type { ObjectInfo, ObjectStore } from '../storage/object-store.ts';
-import type { ChartReading, RemoteEndpoint, Upstream } from '../upstream/upstream.ts';
+import type { ChartDownloadResult, Metrics } from '../metrics.ts';
+import type {
+  ChartFileKind,
+  ChartReading,
+  RemoteEndpoint,
+  Upstream,
+} from '../upstream/upstream.ts';
+import type { BlobStore } from './blob-store.ts';
+import type { ChartLedger, StoredFile } from './chart-ledger.ts';
+import { checkChartFile } from './file-check.ts';
 import { SharedDownload } from './shared-download.ts';
 
-/** Which of a chart version's two files. */
-export type ChartFileKind = 'archive' | 'provenance';
+/** A remote as its chart files need it. */
+export interface ChartRemote {
+  readonly endpoint: RemoteEndpoint;
+  /** How long a stored file counts as fresh; 0 is for ever. */
+  readonly immutableTtlMs: number;
+  readonly onDigestMismatch: MismatchPolicy;
+}
 
-/** What a client asks for. */
-export interface ChartFileRequest {
+/** One part of a file: `last` inclusive, null up to the end; or its last so many bytes. */
+export type ByteRange =
+  | { readonly first: number; readonly last: number | null }
+  | { readonly suffix: number };
+
+/** A chart version of a virtual repository. */
+export interface ChartName {
   readonly virtual: string;
   readonly chart: string;
   readonly version: string;
-  /** Where the served index says that it lives; null where that does not know it any more. */
+}
+
+/** What a client asks for of a virtual repository. */
+export interface ChartFileRequest extends ChartName {
+  /** Where an index says that it lives; null where none that is kept knows it any more. */
   readonly location: ChartLocation | null;
   readonly file: ChartFileKind;
   readonly method: 'GET' | 'HEAD';
+  readonly range: ByteRange | null;
   /** Ends the waiting of this one caller; what is being stored goes on. */
+  readonly signal: AbortSignal;
+}
+
+/** What a client asks for of one remote. */
+export interface RemoteFileRequest {
+  readonly remote: string;
+  /** Absolute. Who asks has made sure that it may be fetched. */
+  readonly url: string;
+  readonly file: ChartFileKind;
+  /** What the remote's index says of it, where it does. */
+  readonly sha256: string | null;
+  readonly chart: string | null;
+  readonly version: string | null;
+  readonly method: 'GET' | 'HEAD';
+  readonly range: ByteRange | null;
   readonly signal: AbortSignal;
 }
 
 /** A chart file that is there. */
 export interface ChartFile {
-  /** Null for HEAD. It fails where the file turns out to be incomplete or wrong. */
+  /** Null for HEAD, and where the part is none. It fails where the file turns out to be wrong. */
   readonly body: Readable | null;
+  /** Of the whole file; null where upstream does not say. */
   readonly bytes: number | null;
+  /** What `body` has of it, `end` inclusive; null is all. A range may be ignored. */
+  readonly part: { readonly start: number; readonly end: number } | 'unsatisfiable' | null;
   readonly source: 'stored' | 'upstream';
-  /** SHA-256 of an archive as the index gives it, lower-case hex; null where none is known. */
-  readonly digest: string | null;
+  /** What the bytes have, lower-case hex; null where it is not known before they are read. */
+  readonly sha256: string | null;
+  /** For how long that does not change; null is for ever. */
+  readonly freshForMs: number | null;
+}
+
+/** Something that an operator should know of a chart version. Times are ISO 8601. */
+export interface ChartTrouble {
+  readonly at: string;
+  /**
+   * `mismatch`: it has not the digest of its index; `refused`: what came is no chart file; `republished`: it
+   * has other bytes than before.
+   */
+  readonly kind: 'mismatch' | 'refused' | 'republished';
+  readonly virtual: string | null;
+  readonly member: string;
+  readonly chart: string | null;
+  readonly version: string | null;
+  readonly file: ChartFileKind;
+  /** SHA-256, where they are known. */
+  readonly expected: string | null;
+  readonly actual: string | null;
+}
+
+/** The chart files as `/api/v1/status` tells them. */
+export interface ChartFilesStatus {
+  readonly files: number;
+  readonly bytes: number;
+  /** The budget; null is without a limit. */
+  readonly maxBytes: number | null;
+  /** On their way from upstream now. */
+  readonly arriving: number;
+  /** The last ones since the start, newest first. */
+  readonly troubles: readonly ChartTrouble[];
 }
 
 export interface ChartFiles {
   /**
    * Opens a chart file. Null where neither the store nor upstream has it.
-   * @throws AppError `upstream-*` where upstream failed and nothing is stored; `aborted`; `closed`.
+   * @throws AppError `upstream-*`, `digest-mismatch`, `chart-refused` where upstream failed and nothing
+   * is stored; `aborted`; `closed`.
    */
   open(request: ChartFileRequest): Promise<ChartFile | null>;
+  /** The same by the URL that a remote has it under. */
+  openAt(request: RemoteFileRequest): Promise<ChartFile | null>;
+  /**
+   * Stores a file that nobody has asked for yet, once no client is waiting for a download, or some
+   * seconds later. `absent`: upstream has none.
+   * @throws AppError as `open`; `store-failed`.
+   */
+  prefetch(request: {
+    readonly virtual: string;
+    readonly chart: string;
+    readonly version: string;
+    readonly location: ChartLocation;
+    readonly file: ChartFileKind;
+    readonly signal: AbortSignal;
+  }): Promise<'stored' | 'present' | 'absent'>;
+  status(): ChartFilesStatus;
+  /** Resolves when nothing is on its way, and all that came is stored or could not be. */
+  whenIdle(): Promise<void>;
   /** Gives up what is being stored. Idempotent. */
   close(): Promise<void>;
 }
 
-const EXTENSIONS = { archive: '.tgz', provenance: '.tgz.prov' } as const;
+/** So many of the last troubles are told. */
+const MOST_TROUBLES = 20;
+/** For how long a file that nobody asked for waits for the downloads of clients. */
+const PREFETCH_PATIENCE_MS = 10_000;
+
+/** A file as it is looked for: by what it is called upstream, and by its name here where it has one. */
+interface Wanted {
+  readonly remote: string;
+  readonly urls: readonly string[];
+  readonly file: ChartFileKind;
+  readonly sha256: string | null;
+  readonly name: ChartName | null;
+  readonly chart: string | null;
+  readonly version: string | null;
+}
+
+type Demand = Pick<ChartFileRequest, 'method' | 'range' | 'signal'>;
+
+/** A file on its way. */
+interface Arriving {
+  readonly download: SharedDownload;
+  /** What every reader gets, or no good end; null where that is known at the end only. */
+  readonly sha256: string | null;
+  /** Fails where it is not stored in the end. */
+  readonly stored: Promise<StoredFile>;
+}
+
+/** What is being opened, or on its way, for all who want it. */
+interface Sharing {
+  readonly opening: Promise<Arriving | null>;
+  /** Under which names it was asked for. */
+  readonly names: Map<string, ChartName>;
+  /** How many have not got a reader yet. */
+  takers: number;
+  /** Whether it is stored, or will never be. */
+  isOver: boolean;
+}
+
+/** So often a client that could not follow a download begins anew. */
+const MOST_ROUNDS = 3;
 
 /**
- * Creates the chart files of all virtual repositories.
+ * Creates the chart files of all repositories.
  *
- * `remotes` are found by member name. `immutableTtlMs` says per member for how long a stored file is
- * served before upstream is asked again; 0 or nothing means for ever.
+ * `remotes` are found by name. `directory` is for temporary files.
  */
 export function createChartFiles(options: {
-  readonly store: ObjectStore;
+  readonly blobs: BlobStore;
+  readonly ledger: ChartLedger;
   readonly upstream: Upstream;
-  readonly remotes: ReadonlyMap<string, RemoteEndpoint>;
-  readonly immutableTtlMs?: ReadonlyMap<string, number>;
-  readonly clock: Pick<Clock, 'now'>;
+  readonly remotes: ReadonlyMap<string, ChartRemote>;
+  readonly directory: string;
+  readonly clock: Pick<Clock, 'now' | 'setTimeout'>;
   readonly logger: Logger;
+  readonly metrics: Pick<Metrics, 'chartDownload' | 'chartMismatch' | 'chartRepublished'>;
 }): ChartFiles {
-  const { store, upstream, remotes, clock, logger } = options;
-  const immutableTtlMs = options.immutableTtlMs ?? new Map<string, number>();
-  /** By key: the downloads that are being stored, each shared by all who ask for it. */
-  const downloads = new Map<string, Promise<SharedDownload | null>>();
-  const storing = new Set<Promise<void>>();
+  const { blobs, ledger, upstream, remotes, directory, clock, logger, metrics } = options;
+  /** By what is fetched: each is shared by all who ask for it. */
+  const arriving = new Map<string, Sharing>();
+  const tasks = new Set<Promise<void>>();
   const closing = new AbortController();
+  const troubles: ChartTrouble[] = [];
+  /** How many clients wait for a first byte, and who waits until there are none. */
+  let clients = 0;
+  const whenQuiet = new Set<() => void>();
+
+  /** Does what nobody waits for; `close` does. */
+  const inBackground = (work: Promise<unknown>): void => {
+    const task: Promise<void> = work.then(
+      () => {},
+      () => {},
+    );
+    tasks.add(task);
+    task.finally(() => tasks.delete(task));
+  };
+
+  const noteTrouble = (
+    kind: ChartTrouble['kind'],
+    { remote, chart, version, file, name }: Wanted,
+    digests: { readonly expected?: unknown; readonly actual?: unknown },
+  ): void => {
+    const virtual = name?.virtual ?? null;
+    const at = new Date(clock.now()).toISOString();
+    const [expected, actual] = [textOrNull(digests.expected), textOrNull(digests.actual)];
+    troubles.unshift({ at, kind, virtual, member: remote, chart, version, file, expected, actual });
+    troubles.splice(MOST_TROUBLES);
+  };
+
+  const whenIdle = async (): Promise<void> => {
+    while (tasks.size > 0) await Promise.all(tasks);
+  };
 
   /** Runs an operation of the store; where that fails upstream may still help. */
-  const tryStore = async <T>(key: string, run: () => Promise<T | null>): Promise<T | null> => {
+  const tryStore = async <T>(wanted: Wanted, run: () => Promise<T | null>): Promise<T | null> => {
     try {
       return await run();
     } catch (error) {
-      logger.warn({ err: error, key }, 'chart file not read from store');
+      logger.warn({ err: error, ...describe(wanted) }, 'chart file not read from store');
       return null;
     }
   };
 
-  const isExpired = (info: ObjectInfo, location: ChartLocation): boolean => {
-    const ttlMs = immutableTtlMs.get(location.member) ?? 0;
-    return ttlMs > 0 && clock.now() - info.modifiedAt.getTime() >= ttlMs;
+  const remoteOf = (wanted: Wanted): ChartRemote => {
+    const remote = remotes.get(wanted.remote);
+    if (remote !== undefined) return remote;
+    throw new AppError('upstream-unreachable', 'no remote is configured for this member', {
+      details: { member: wanted.remote },
+    });
   };
 
-  /** Opens the first URL that works: one that fails before its first byte makes way for the next. */
-  const openFirst = async (
-    location: ChartLocation,
-    request: Pick<ChartFileRequest, 'file' | 'method'>,
+  /** For how long what is stored stays fresh; null is for ever, 0 and less: it is not. */
+  const freshForMs = (stored: StoredFile): number | null => {
+    const ttlMs = remotes.get(stored.remote)?.immutableTtlMs ?? 0;
+    return ttlMs === 0 ? null : stored.storedAt + ttlMs - clock.now();
+  };
+
+  /** What is stored of the very file that is wanted. */
+  const findStored = (wanted: Wanted): Promise<StoredFile | null> =>
+    tryStore(wanted, async () => {
+      const { remote, urls, file, sha256, name } = wanted;
+      for (const url of urls) {
+        const stored = await ledger.source({ remote, url, file });
+        if (stored !== null && (sha256 === null || stored.sha256 === sha256)) return stored;
+      }
+      if (sha256 === null || name === null) return null;
+      // Another member may have given it; this repository has served it, so it may again.
+      const served = await ledger.named({ ...name, file });
+      return served?.sha256 === sha256 ? served : null;
+    });
+
+  const openStored = async (
+    stored: StoredFile,
+    wanted: Wanted,
+    { method, range }: Pick<Demand, 'method' | 'range'>,
+  ): Promise<ChartFile | null> => {
+    const { sha256, bytes } = stored;
+    const part = range === null ? null : partOf(range, bytes);
+    const found = {
+      bytes,
+      part,
+      source: 'stored',
+      sha256,
+      freshForMs: freshForMs(stored),
+    } as const;
+    const file = await tryStore(wanted, async (): Promise<ChartFile | null> => {
+      if (method === 'HEAD' || part === 'unsatisfiable') {
+        return (await blobs.has(sha256, bytes)) ? { ...found, body: null } : null;
+      }
+      const reading = await blobs.open(sha256, { bytes, ...(part ?? {}) });
+      return reading === null ? null : { ...found, body: reading.body };
+    });
+    if (file !== null) noteServed(wanted, stored);
+    return file;
+  };
+
+  /** Remembers under which name a file was served, for the time when the index has lost it. */
+  const noteServed = ({ name, file }: Pick<Wanted, 'name' | 'file'>, stored: StoredFile): void => {
+    if (name === null) return;
+    inBackground(
+      ledger.recordName({ ...name, file }, stored).catch((error: unknown) => {
+        logger.warn({ err: error, ...name, file }, 'served chart file not noted');
+      }),
+    );
+  };
+
+  /** Opens the first URL that works; null where upstream has the file under none. */
+  const openFirst = async <T>(
+    wanted: Wanted,
+    open: (url: string, remote: ChartRemote) => Promise<T | null>,
     signal: AbortSignal,
-  ): Promise<{ reading: ChartReading; source: AsyncIterable<Buffer> } | null> => {
-    const remote = remotes.get(location.member);
-    if (remote === undefined) {
-      throw new AppError('upstream-unreachable', 'no remote is configured for this member', {
-        details: { member: location.member },
-      });
-    }
+  ): Promise<T | null> => {
+    const remote = remoteOf(wanted);
     let failure: AppError | null = null;
-    for (const url of location.urls) {
+    for (const url of wanted.urls) {
       try {
-        const { method } = request;
-        const reading = await upstream.openChart(remote, fileUrl(url, request.file), {
-          method,
-          signal,
-        });
-        if (reading !== null) return { reading, source: await readFirst(reading.body) };
+        const opened = await open(url, remote);
+        if (opened !== null) return opened;
       } catch (error) {
         if (signal.aborted) throw createAborted();
         failure = toUpstreamError(error);
-        logger.debug({ err: failure, member: location.member }, 'chart URL failed');
+        logger.debug({ err: failure, ...describe(wanted) }, 'chart URL failed');
       }
     }
     if (failure !== null) throw failure;
     return null;
   };
 
-  const openDownload = async (
-    location: ChartLocation,
-    file: ChartFileKind,
-    controller: AbortController,
-  ): Promise<SharedDownload | null> => {
-    const request = { file, method: 'GET' } as const;
-    const opened = await openFirst(location, request, controller.signal);
-    if (opened === null) return null;
-    return new SharedDownload({
-      source: opened.source,
-      bytes: opened.reading.bytes,
-      sha256: file === 'archive' ? parseSha256(location.digest) : null,
-      abandon: () => controller.abort(),
+  const askUpstream = async (wanted: Wanted, { signal }: Demand): Promise<ChartFile | null> => {
+    const { file } = wanted;
+    const reading = await openFirst(
+      wanted,
+      (url, { endpoint }) => upstream.openChart(endpoint, url, { method: 'HEAD', file, signal }),
+      signal,
+    );
+    if (reading === null) return null;
+    const policy = remoteOf(wanted).onDigestMismatch;
+    const { expected, mismatch } = expectationOf(reading, wanted, policy);
+    if (mismatch !== null && policy === 'refuse') throw mismatch;
+    const sha256 = expected?.policy === 'refuse' ? expected.sha256 : null;
+    const { bytes } = reading;
+    return { body: null, bytes, part: null, source: 'upstream', sha256, freshForMs: null };
+  };
+
+  /** Tells of a download that came to nothing, once. */
+  const noteFailure = (error: AppError, wanted: Wanted): ChartDownloadResult => {
+    const { code, details } = error;
+    const fields = { err: error.message, code, ...details, ...describe(wanted) };
+    if (code === 'digest-mismatch') metrics.chartMismatch(wanted.remote);
+    if (code === 'digest-mismatch') noteTrouble('mismatch', wanted, details);
+    if (code === 'chart-refused') noteTrouble('refused', wanted, {});
+    if (code === 'digest-mismatch' || code === 'chart-refused') {
+      logger.error(fields, 'chart file refused');
+      return 'refused';
+    }
+    logger.warn(fields, 'chart file broke off');
+    return 'failed';
+  };
+
+  /** Begins a download from one URL; resolves once there is a first byte to give. */
+  const download = async (
+    url: string,
+    remote: ChartRemote,
+    wanted: Wanted,
+  ): Promise<Arriving | null> => {
+    const { endpoint, onDigestMismatch: policy } = remote;
+    const { file } = wanted;
+    const reading = await openReading(url, endpoint, wanted);
+    if (reading === null) return null;
+    const { expected, mismatch } = expectationOf(reading, wanted, policy);
+    if (mismatch !== null && policy === 'refuse') {
+      reading.body?.destroy();
+      const result = noteFailure(mismatch, wanted);
+      metrics.chartDownload({ member: wanted.remote, result });
+      throw mismatch;
+    }
+    const running = new SharedDownload({
+      source: reading.body ?? Readable.from([]),
+      bytes: reading.bytes,
+      maxBytes: endpoint.maxChartBytes,
+      expected,
+      check: (head) => checkChartFile(head, file),
+      directory,
+      logger,
     });
-  };
-
-  const logFailure = (error: unknown, request: ChartFileRequest): void => {
-    const { virtual, chart, version, file, location } = request;
-    const { code } = toAppError(error);
-    const fields = { err: error, code, virtual, member: location?.member, chart, version, file };
-    if (code === 'digest-mismatch') logger.error(fields, 'chart file refused');
-    else logger.warn(fields, 'chart file broke off');
-  };
-
-  /** Starts to store what upstream gives, or returns what is being stored already. */
-  const share = (
-    key: string,
-    location: ChartLocation,
-    request: ChartFileRequest,
-  ): Promise<SharedDownload | null> => {
-    const running = downloads.get(key);
-    if (running !== undefined) return running;
-    const controller = new AbortController();
-    const stop = (): void => controller.abort();
+    const stop = (): void => {
+      inBackground(running.close(new AppError('closed', 'the server is shutting down')));
+    };
     closing.signal.addEventListener('abort', stop, { once: true });
-
-    const opening = openDownload(location, request.file, controller);
-    downloads.set(key, opening);
-    const task = opening
-      .then(async (download) => {
-        const copy = download?.createReader() ?? null;
-        if (download === null || copy === null) return;
-        download.done.catch((error: unknown) => {
-          if (!controller.signal.aborted) logFailure(error, request);
-          // Ends the writing first, so that the store knows it was not its own failure.
-          controller.abort();
-        });
-        try {
-          await store.put(key, copy, { signal: controller.signal });
-        } catch (error) {
-          if (!controller.signal.aborted) logger.warn({ err: error, key }, 'chart file not stored');
-        } finally {
-          copy.destroy();
-        }
-      })
-      // Told to those who wait for the opening.
-      .catch(() => {})
-      .finally(() => {
-        closing.signal.removeEventListener('abort', stop);
-        downloads.delete(key);
-        storing.delete(task);
-      });
-    storing.add(task);
-    return opening;
-  };
-
-  const openUpstream = async (
-    key: string,
-    location: ChartLocation,
-    request: ChartFileRequest,
-  ): Promise<ChartFile | null> => {
-    const { file, signal } = request;
-    const digest = file === 'archive' ? parseSha256(location.digest) : null;
-    if (request.method === 'HEAD') {
-      const opened = await openFirst(location, request, signal);
-      if (opened === null) return null;
-      return { body: null, bytes: opened.reading.bytes, source: 'upstream', digest };
-    }
-    let download = await waitFor(share(key, location, request), signal);
-    if (download === null) return null;
-    let body = download.createReader();
-    if (body === null) {
-      // Too late to join: the beginning is gone. This client reads for itself; nothing is stored.
-      const controller = new AbortController();
-      signal.addEventListener('abort', () => controller.abort(), { once: true });
-      download = await openDownload(location, file, controller);
-      if (download === null) return null;
-      download.done.catch((error: unknown) => {
-        if (!controller.signal.aborted) logFailure(error, request);
-      });
-      body = download.createReader();
-    }
-    return { body, bytes: download.bytes, source: 'upstream', digest };
-  };
-
-  const openStored = async (
-    key: string,
-    request: Pick<ChartFileRequest, 'method'>,
-  ): Promise<{ info: ObjectInfo; body: Readable | null } | null> => {
-    if (request.method === 'HEAD') {
-      const info = await tryStore(key, () => store.stat(key));
-      return info === null ? null : { info, body: null };
-    }
-    const reading = await tryStore(key, () => store.open(key));
-    return reading === null ? null : { info: reading, body: reading.body };
-  };
-
-  /** The newest file that was ever served under these names. */
-  const openOlder = async (request: ChartFileRequest): Promise<ChartFile | null> => {
-    const prefix = keyPrefix(request);
-    const newest = await tryStore(prefix, async () => {
-      let found: ObjectInfo | null = null;
-      for await (const info of store.list(prefix)) {
-        if (!info.key.endsWith(EXTENSIONS[request.file])) continue;
-        if (found === null || info.modifiedAt >= found.modifiedAt) found = info;
-      }
-      return found;
+    const stored = settle(running, { url, wanted, isOther: mismatch !== null }).finally(() => {
+      closing.signal.removeEventListener('abort', stop);
     });
-    if (newest === null) return null;
-    const stored = await openStored(newest.key, request);
-    if (stored === null) return null;
-    const digest = /\/sha256-([0-9a-f]{64})\.tgz$/.exec(newest.key)?.[1] ?? null;
-    return { body: stored.body, bytes: stored.info.bytes, source: 'stored', digest };
+    inBackground(stored);
+    try {
+      await running.ready;
+    } catch (error) {
+      running.release();
+      throw error;
+    }
+    const sha256 = expected?.policy === 'refuse' ? expected.sha256 : null;
+    return { download: running, sha256, stored };
+  };
+
+  const openReading = async (
+    url: string,
+    endpoint: RemoteEndpoint,
+    wanted: Wanted,
+  ): Promise<ChartReading | null> => {
+    const { file } = wanted;
+    try {
+      return await upstream.openChart(endpoint, url, {
+        method: 'GET',
+        file,
+        signal: closing.signal,
+      });
+    } catch (error) {
+      metrics.chartDownload({ member: wanted.remote, result: 'failed' });
+      throw error;
+    }
+  };
+
+  /** Sees a download to its end, and stores what came. */
+  const settle = async (
+    running: SharedDownload,
+    from: { readonly url: string; readonly wanted: Wanted; readonly isOther: boolean },
+  ): Promise<StoredFile> => {
+    const { url, wanted, isOther } = from;
+    let result: ChartDownloadResult = 'not-stored';
+    try {
+      const { sha256, bytes, isMismatch } = await running.done.catch((error: unknown) => {
+        const failure = toUpstreamError(error);
+        if (!closing.signal.aborted) result = noteFailure(failure, wanted);
+        throw failure;
+      });
+      const { remote } = wanted;
+      if (isMismatch || isOther) {
+        metrics.chartMismatch(remote);
+        noteTrouble('mismatch', wanted, { expected: wanted.sha256, actual: sha256 });
+        const fields = { expected: wanted.sha256, actual: sha256, ...describe(wanted) };
+        logger.warn(fields, 'chart file differs from its index, passed on and not stored');
+        throw mismatchError(wanted.sha256, sha256);
+      }
+      const stored = { sha256, bytes, storedAt: clock.now(), remote };
+      await store(running, stored, { url, wanted });
+      result = 'stored';
+      return stored;
+    } finally {
+      if (!closing.signal.aborted) metrics.chartDownload({ member: wanted.remote, result });
+    }
+  };
+
+  const store = async (
+    running: SharedDownload,
+    stored: StoredFile,
+    from: { readonly url: string; readonly wanted: Wanted },
+  ): Promise<void> => {
+    const { url, wanted } = from;
+    const { remote, file, chart, version, name } = wanted;
+    const { sha256, bytes } = stored;
+    const source = { remote, url, file };
+    try {
+      const before =
+        (await ledger.source(source)) ??
+        (name === null ? null : await ledger.named({ ...name, file }));
+      const content = running.content();
+      if (content === null) throw new AppError('store-failed', 'the disk could not take all of it');
+      if (!(await blobs.put(sha256, content, { bytes, signal: closing.signal }))) {
+        throw new AppError('store-failed', 'it is larger than charts.max_bytes');
+      }
+      await ledger.recordSource({ ...source, chart, version }, stored);
+      if (before !== null && before.remote === remote && before.sha256 !== sha256) {
+        metrics.chartRepublished({ member: remote, seen: 'download', count: 1 });
+        noteTrouble('republished', wanted, { expected: before.sha256, actual: sha256 });
+        const fields = { before: before.sha256, after: sha256, ...describe(wanted) };
+        logger.warn(fields, 'chart version republished');
+      }
+    } catch (error) {
+      if (!closing.signal.aborted) {
+        const { code, message } = toAppError(error);
+        logger.warn({ err: message, code, bytes, ...describe(wanted) }, 'chart file not stored');
+      }
+      throw error;
+    }
+    logger.info({ bytes, sha256, ...describe(wanted) }, 'chart file stored');
+  };
+
+  /** Begins to fetch a file, or joins those who wait for it already. */
+  const share = (wanted: Wanted): Sharing => {
+    const key = JSON.stringify([wanted.remote, wanted.file, wanted.sha256, wanted.urls]);
+    let sharing = arriving.get(key);
+    if (sharing === undefined) {
+      const opening = openFirst(
+        wanted,
+        (url, remote) => download(url, remote, wanted),
+        closing.signal,
+      );
+      sharing = { opening, names: new Map(), takers: 0, isOver: false };
+      arriving.set(key, sharing);
+      inBackground(finish(key, sharing, wanted.file));
+    }
+    const { name } = wanted;
+    if (name !== null) sharing.names.set(JSON.stringify(Object.values(name)), name);
+    return sharing;
+  };
+
+  const finish = async (key: string, sharing: Sharing, file: ChartFileKind): Promise<void> => {
+    try {
+      const stored = await (await sharing.opening)?.stored;
+      if (stored === undefined) return;
+      for (const name of sharing.names.values()) noteServed({ name, file }, stored);
+    } finally {
+      arriving.delete(key);
+      sharing.isOver = true;
+      letGo(sharing);
+    }
+  };
+
+  /** The last who wants a reader has one, and so has the store. */
+  const letGo = ({ opening, takers, isOver }: Sharing): void => {
+    if (!isOver || takers > 0) return;
+    inBackground(opening.then((arrived) => arrived?.download.release()));
+  };
+
+  const openUpstream = async (wanted: Wanted, demand: Demand): Promise<ChartFile | null> => {
+    if (demand.method === 'HEAD') return await askUpstream(wanted, demand);
+    clients++;
+    try {
+      for (let round = 0; round < MOST_ROUNDS; round++) {
+        const sharing = share(wanted);
+        sharing.takers++;
+        try {
+          const arrived = await waitFor(sharing.opening, demand.signal);
+          if (arrived === null) return null;
+          const { download, sha256, stored } = arrived;
+          const body = download.createReader();
+          const { bytes } = download;
+          if (body !== null) {
+            return { body, bytes, part: null, source: 'upstream', sha256, freshForMs: null };
+          }
+          // Its beginning is gone, for want of disk space; once it has ended there is another way.
+          await waitFor(
+            stored.catch(() => null),
+            demand.signal,
+          );
+        } finally {
+          sharing.takers--;
+          letGo(sharing);
+        }
+        const found = await findStored(wanted);
+        const file = found === null ? null : await openStored(found, wanted, demand);
+        if (file !== null) return file;
+      }
+      throw new AppError('store-failed', 'the disk has no room for files on their way');
+    } finally {
+      clients--;
+      if (clients === 0) for (const resolve of whenQuiet) resolve();
+    }
+  };
+
+  const open = async (wanted: Wanted, demand: Demand): Promise<ChartFile | null> => {
+    if (closing.signal.aborted) throw new AppError('closed', 'the chart files are closed');
+    const stored = await findStored(wanted);
+    const isFresh = stored !== null && (freshForMs(stored) ?? 1) > 0;
+    if (isFresh) {
+      const file = await openStored(stored, wanted, demand);
+      if (file !== null) return file;
+    }
+    /** What is there is better than nothing. */
+    const openOlder = async (): Promise<ChartFile | null> => {
+      if (stored !== null) return isFresh ? null : await openStored(stored, wanted, demand);
+      const older = wanted.sha256 === null ? await findNamed(wanted) : null;
+      return older === null ? null : await openStored(older, wanted, demand);
+    };
+    try {
+      return (await openUpstream(wanted, demand)) ?? (await openOlder());
+    } catch (error) {
+      if (demand.signal.aborted) throw error;
+      const older = await openOlder();
+      if (older === null) throw error;
+      const { code, message } = toAppError(error);
+      logger.warn(
+        { err: message, code, ...describe(wanted) },
+        'stored chart file served, upstream failed',
+      );
+      return older;
+    }
+  };
+
+  const findNamed = ({ name, file }: Wanted): Promise<StoredFile | null> => {
+    if (name === null) return Promise.resolve(null);
+    return ledger.named({ ...name, file }).catch((error: unknown) => {
+      logger.warn({ err: error, ...name, file }, 'chart file not read from store');
+      return null;
+    });
+  };
+
+  /** Waits until no client waits for a download, but not for ever. */
+  const untilQuiet = async (signal: AbortSignal): Promise<void> => {
+    if (clients === 0) return;
+    await new Promise<void>((resolve) => {
+      const end = (): void => {
+        timer.cancel();
+        whenQuiet.delete(end);
+        signal.removeEventListener('abort', end);
+        resolve();
+      };
+      const timer = clock.setTimeout(end, PREFETCH_PATIENCE_MS);
+      whenQuiet.add(end);
+      signal.addEventListener('abort', end, { once: true });
+    });
   };
 
   return {
     async open(request) {
+      const { location, file } = request;
+      const name = nameOf(request);
+      if (location !== null) return await open(wantedAt(location, name, file), request);
       if (closing.signal.aborted) throw new AppError('closed', 'the chart files are closed');
-      const { location } = request;
-      if (location === null) return await openOlder(request);
-
-      const key = `${keyPrefix(request)}${identify(location)}${EXTENSIONS[request.file]}`;
-      const digest = request.file === 'archive' ? parseSha256(location.digest) : null;
-      const fromStore = (stored: { info: ObjectInfo; body: Readable | null }): ChartFile => ({
-        body: stored.body,
-        bytes: stored.info.bytes,
-        source: 'stored',
-        digest,
-      });
-      const stored = await openStored(key, request);
-      if (stored === null) return await openUpstream(key, location, request);
-      if (!isExpired(stored.info, location)) return fromStore(stored);
-      try {
-        const file = await openUpstream(key, location, request);
-        if (file !== null) {
-          stored.body?.destroy();
-          return file;
-        }
-      } catch (error) {
-        if (request.signal.aborted) {
-          stored.body?.destroy();
-          throw error;
-        }
-        logger.warn({ err: error, key }, 'expired chart file served, upstream failed');
-      }
-      return fromStore(stored);
+      const wanted = { ...wantedAt({ member: '', digest: null, urls: [] }, name, file) };
+      const named = await findNamed(wanted);
+      return named === null ? null : await openStored(named, wanted, request);
     },
+
+    async openAt(request) {
+      const { remote, url, file, sha256, chart, version } = request;
+      const wanted = { remote, urls: [url], file, sha256, name: null, chart, version };
+      return await open(wanted, request);
+    },
+
+    async prefetch(request) {
+      const { location, file, signal } = request;
+      const wanted = wantedAt(location, nameOf(request), file);
+      const stored = await findStored(wanted);
+      if (stored !== null && (freshForMs(stored) ?? 1) > 0) {
+        const { sha256, bytes } = stored;
+        if (await tryStore(wanted, () => blobs.has(sha256, bytes))) return 'present';
+      }
+      await untilQuiet(signal);
+      if (signal.aborted) throw createAborted();
+      const arrived = await waitFor(share(wanted).opening, signal);
+      if (arrived === null) return 'absent';
+      await waitFor(arrived.stored, signal);
+      return 'stored';
+    },
+
+    status() {
+      return { ...blobs.usage(), arriving: arriving.size, troubles: [...troubles] };
+    },
+
+    whenIdle,
 
     async close() {
       closing.abort();
-      await Promise.all(storing);
+      await whenIdle();
     },
   };
 }
 
-/** Everything stored for one chart version of one virtual repository begins with this. */
-function keyPrefix(request: Pick<ChartFileRequest, 'virtual' | 'chart' | 'version'>): string {
-  return `charts/${request.virtual}/${hashOf(request.chart, request.version)}/`;
+function textOrNull(value: unknown): string | null {
+  return typeof value === 'string' ? value : null;
 }
 
-function identify(location: ChartLocation): string {
-  const sha256 = parseSha256(location.digest);
-  if (sha256 !== null) return `sha256-${sha256}`;
-  return `url-${hashOf(location.member, location.urls[0] ?? '')}`;
+function nameOf({ virtual, chart, version }: ChartName): ChartName {
+  return { virtual, chart, version };
 }
 
-function hashOf(first: string, second: string): string {
-  return createHash('sha256').update(`${first}\0${second}`).digest('hex');
+function wantedAt(location: ChartLocation, name: ChartName, file: ChartFileKind): Wanted {
+  const { member, urls, digest } = location;
+  const { chart, version } = name;
+  // The digest of an index is that of the archive.
+  const sha256 = file === 'archive' ? parseSha256(digest) : null;
+  return { remote: member, urls, file, sha256, name, chart, version };
 }
 
-/** A digest as indexes write it, with or without `sha256:` and in any case, as lower-case hex. */
-export function parseSha256(digest: string | null): string | null {
-  if (digest === null) return null;
-  return /^(?:sha256:)?([0-9a-f]{64})$/i.exec(digest.trim())?.[1]?.toLowerCase() ?? null;
+/** What of a file may be told: no URL, which may hold a signature. */
+function describe({ remote, file, chart, version, name }: Wanted): Record<string, unknown> {
+  return { virtual: name?.virtual, member: remote, chart, version, file };
 }
 
 /**
- * The URL of the file. The provenance lies beside the archive, under its path and `.prov`, as in
- * `DownloadTo` of Helm's `pkg/downloader/chart_downloader.go`; a query is kept.
+ * What a file must be. A registry says it of its own layers: what does not have that digest is broken,
+ * whatever the policy; and whether the index agrees is known before the first byte.
  */
-function fileUrl(url: string, file: ChartFileKind): string {
-  const parsed = URL.canParse(url) ? new URL(url) : null;
-  if (parsed === null || (parsed.protocol !== 'http:' && parsed.protocol !== 'https:')) {
-    throw new AppError('upstream-unreachable', 'a chart URL is not an absolute http(s) URL', {
-      details: { scheme: parsed?.protocol ?? null },
-    });
+function expectationOf(
+  { sha256: announced }: ChartReading,
+  { sha256: indexed }: Wanted,
+  policy: MismatchPolicy,
+): {
+  readonly expected: { readonly sha256: string; readonly policy: MismatchPolicy } | null;
+  readonly mismatch: AppError | null;
+} {
+  if (announced === null) {
+    return { expected: indexed === null ? null : { sha256: indexed, policy }, mismatch: null };
   }
-  if (file === 'archive') return url;
-  parsed.pathname += '.prov';
-  return parsed.href;
+  const isOther = indexed !== null && indexed !== announced;
+  return {
+    expected: { sha256: announced, policy: 'refuse' },
+    mismatch: isOther ? mismatchError(indexed, announced) : null,
+  };
 }
 
-/** Waits for the first byte, so that what fails before it can still be tried elsewhere. */
-async function readFirst(body: Readable | null): Promise<AsyncIterable<Buffer>> {
-  const iterator: AsyncIterator<Buffer> = (body ?? Readable.from([]))[Symbol.asyncIterator]();
-  let first: IteratorResult<Buffer> | null = await iterator.next();
-  return {
-    [Symbol.asyncIterator]: () => ({
-      async next() {
-        const result = first ?? (await iterator.next());
-        first = null;
-        return result;
-      },
-      async return() {
-        await iterator.return?.();
-        return { done: true, value: undefined };
-      },
-    }),
-  };
+function mismatchError(expected: string | null, actual: string): AppError {
+  return new AppError('digest-mismatch', 'a chart file is not what the index says it is', {
+    details: { expected, actual },
+  });
+}
+
+/** The part of a file of `bytes` bytes. */
+function partOf(range: ByteRange, bytes: number): NonNullable<ChartFile['part']> {
+  if ('suffix' in range) {
+    if (range.suffix === 0 || bytes === 0) return 'unsatisfiable';
+    return { start: Math.max(0, bytes - range.suffix), end: bytes - 1 };
+  }
+  if (range.first >= bytes) return 'unsatisfiable';
+  return { start: range.first, end: Math.min(range.last ?? bytes - 1, bytes - 1) };
 }
 
 /** What broke while upstream was read is upstream's failure, whoever threw it. */

@@ -251,7 +251,10 @@ async function fetchIndex(
     timeoutMs: FETCH_TIMEOUT_MS,
     maxIndexBytes: MAX_INDEX_BYTES,
     // Whoever names an address on the command line may as well fetch it with another program.
+    maxChartBytes: 268_435_456,
     allowPrivateAddresses: true,
+    registry: null,
+    plainHttp: false,
   };
   const fetched = await upstream.fetchIndex(remote, { validator: null, signal });
   if (fetched.kind === 'modified') return fetched.bytes;

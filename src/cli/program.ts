@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../version.ts';
+import { registerCache } from './cache.ts';
 import { registerCheck } from './check.ts';
 import {
   CommandRunner,
@@ -50,6 +51,7 @@ export async function run(edge: ProcessEdge): Promise<ExitStatus> {
     registerMerge,
     registerRefresh,
     registerCheck,
+    registerCache,
     registerDemo,
   ]) {
     register(program, runner);

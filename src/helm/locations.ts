@@ -10,6 +10,7 @@
  */
 import { AppError } from '../errors.ts';
 import { copySpan } from './byte-writer.ts';
+import { parseSha256 } from './chart-digest.ts';
 import { splitUrls } from './chart-urls.ts';
 import type { SharedBytes } from './model.ts';
 import { keepShape } from './shapes.ts';
@@ -19,6 +20,9 @@ import { compareVersions, isVersion } from './version.ts';
 const MAGIC = 0x31544c43;
 const HEADER = 4;
 const RECORD_WIDTH = 5;
+
+const HYPHEN = 0x2d;
+const PLUS = 0x2b;
 
 /** Where a served chart file really lives. */
 export interface ChartLocation {
@@ -131,6 +135,12 @@ class LocationReader {
     return this.#name(this.#members + chart);
   }
 
+  memberNames(): readonly string[] {
+    return Array.from({ length: this.#members }, (_, member) =>
+      this.#name(member).toString('utf8'),
+    );
+  }
+
   /** The number of a chart, or -1. */
   findChart(key: string): number {
     const wanted = Buffer.from(key, 'utf8');
@@ -193,6 +203,83 @@ class LocationReader {
     return true;
   }
 
+  /** The newest records of a chart, newest first: releases, and where it has none, pre-releases. */
+  newestRecords(chart: number, count: number): readonly number[] {
+    const { first, end } = this.recordsOf(chart);
+    const releases: number[] = [];
+    const preReleases: number[] = [];
+    for (let record = first; record < end && releases.length < count; record++) {
+      if (!this.#isPreRelease(record)) releases.push(record);
+      else if (preReleases.length < count) preReleases.push(record);
+    }
+    return releases.length === 0 ? preReleases : releases;
+  }
+
+  /** A hyphen begins a pre-release, unless it stands in the build metadata behind a plus. */
+  #isPreRelease(record: number): boolean {
+    const at = this.#recordsAt + record * RECORD_WIDTH;
+    const end = this.#numbers[at + 2]!;
+    for (let position = this.#numbers[at + 1]!; position < end; position++) {
+      const byte = this.#text[position];
+      if (byte === HYPHEN) return true;
+      if (byte === PLUS) return false;
+    }
+    return false;
+  }
+
+  /** Helm's order of a record and one of another table: negative where this one is older. */
+  compareVersion(record: number, other: LocationReader, otherRecord: number): number {
+    const at = this.#recordsAt + record * RECORD_WIDTH;
+    const otherAt = other.#recordsAt + otherRecord * RECORD_WIDTH;
+    return compareVersions(
+      this.#text,
+      this.#numbers[at + 1]!,
+      this.#numbers[at + 2]!,
+      other.#text,
+      other.#numbers[otherAt + 1]!,
+      other.#numbers[otherAt + 2]!,
+    );
+  }
+
+  /** Where the records end that have the same precedence as this one. */
+  precedenceEnd(record: number, end: number): number {
+    let next = record + 1;
+    while (next < end && this.compareVersion(next, this, record) === 0) next++;
+    return next;
+  }
+
+  /** Whether a record has the version of one of another table, letter by letter. */
+  hasVersionOf(record: number, other: LocationReader, otherRecord: number): boolean {
+    return this.#compareText(record, other, otherRecord, 1) === 0;
+  }
+
+  /** Whether the digests of two records are written alike. */
+  hasDigestOf(record: number, other: LocationReader, otherRecord: number): boolean {
+    return this.#compareText(record, other, otherRecord, 2) === 0;
+  }
+
+  /** Compares the text that begins at a number of the records and ends at the next one. */
+  #compareText(record: number, other: LocationReader, otherRecord: number, number: number): number {
+    const at = this.#recordsAt + record * RECORD_WIDTH + number;
+    const otherAt = other.#recordsAt + otherRecord * RECORD_WIDTH + number;
+    return this.#text.compare(
+      other.#text,
+      other.#numbers[otherAt],
+      other.#numbers[otherAt + 1],
+      this.#numbers[at],
+      this.#numbers[at + 1],
+    );
+  }
+
+  member(record: number): number {
+    return this.#numbers[this.#recordsAt + record * RECORD_WIDTH]!;
+  }
+
+  digest(record: number): string {
+    const at = this.#recordsAt + record * RECORD_WIDTH;
+    return this.#text.toString('utf8', this.#numbers[at + 2], this.#numbers[at + 3]);
+  }
+
   version(record: number): Buffer {
     const at = this.#recordsAt + record * RECORD_WIDTH;
     return this.#text.subarray(this.#numbers[at + 1], this.#numbers[at + 2]);
@@ -200,10 +287,8 @@ class LocationReader {
 
   location(record: number): ChartLocation {
     const at = this.#recordsAt + record * RECORD_WIDTH;
-    const versionEnd = this.#numbers[at + 2]!;
-    const digestEnd = this.#numbers[at + 3]!;
-    const digest = this.#text.toString('utf8', versionEnd, digestEnd);
-    const urls = this.#text.toString('utf8', digestEnd, this.#numbers[at + 4]);
+    const digest = this.digest(record);
+    const urls = this.#text.toString('utf8', this.#numbers[at + 3], this.#numbers[at + 4]);
     return {
       member: this.#name(this.#numbers[at]!).toString('utf8'),
       digest: digest === '' ? null : digest,
@@ -228,6 +313,183 @@ export function findLocation(
   if (number === -1) return null;
   const record = reader.findRecord(number, Buffer.from(version, 'utf8'));
   return record === -1 ? null : reader.location(record);
+}
+
+/** A chart version and where its file lives. */
+export interface ListedLocation {
+  readonly chart: string;
+  readonly version: string;
+  readonly location: ChartLocation;
+}
+
+/**
+ * The newest `versions` chart versions of each chart that matches, chart by chart in byte order,
+ * newest first. Only releases, as Helm takes for the latest where nobody asks for a version (`Get` of
+ * `pkg/repo/v1/index.go`); of a chart that has none, pre-releases. Each is read when it is asked for,
+ * so that the table stays in memory until the last one.
+ *
+ * @throws AppError `store-failed` where the bytes are no location table.
+ */
+export function listLocations(
+  table: SharedBytes,
+  options: { readonly matches: (chart: string) => boolean; readonly versions: number },
+): Iterable<ListedLocation> {
+  return eachLocation(new LocationReader(table), options);
+}
+
+function* eachLocation(
+  reader: LocationReader,
+  {
+    matches,
+    versions,
+  }: { readonly matches: (chart: string) => boolean; readonly versions: number },
+): Generator<ListedLocation> {
+  for (let number = 0; number < reader.charts; number++) {
+    const chart = reader.chartKey(number).toString('utf8');
+    if (!matches(chart)) continue;
+    for (const record of reader.newestRecords(number, versions)) {
+      const version = reader.version(record).toString('utf8');
+      yield { chart, version, location: reader.location(record) };
+    }
+  }
+}
+
+/** A chart version whose digest is another one than before. */
+export interface RepublishedVersion {
+  readonly chart: string;
+  readonly version: string;
+  readonly member: string;
+  /** The digests; SHA-256 as lower-case hex, anything else as written. Long texts are cut. */
+  readonly before: string;
+  readonly after: string;
+}
+
+/** What one table of locations has under the same names as another, with other content. */
+export interface Republished {
+  readonly count: number;
+  readonly byMember: Readonly<Record<string, number>>;
+  /** The first of them, at most 20. */
+  readonly examples: readonly RepublishedVersion[];
+}
+
+const MOST_EXAMPLES = 20;
+const LONGEST_SHOWN = 128;
+
+/**
+ * Finds the chart versions that the same member serves under the same chart and version with another
+ * digest. Nothing is known of one that had or has no digest, or where only one of the two is a SHA-256.
+ * One walk over both tables; a worker does it.
+ *
+ * @throws AppError `store-failed` where the bytes of one are no location table.
+ */
+export function compareLocations(before: SharedBytes, after: SharedBytes): Republished {
+  const older = new LocationReader(before);
+  const newer = new LocationReader(after);
+  const members = newer.memberNames();
+  /** By the older table's number of a member, the newer one's; -1 where that has it no more. */
+  const numbers = older.memberNames().map((name) => members.indexOf(name));
+  const counts = new Map<string, number>();
+  const examples: RepublishedVersion[] = [];
+  let count = 0;
+  for (const [chart, record, now] of commonVersions(older, newer)) {
+    if (numbers[older.member(record)] !== newer.member(now)) continue;
+    if (newer.hasDigestOf(now, older, record)) continue;
+    const [had, has] = [older.digest(record), newer.digest(now)];
+    if (!isOtherDigest(had, has)) continue;
+    const member = members[newer.member(now)]!;
+    count++;
+    counts.set(member, (counts.get(member) ?? 0) + 1);
+    if (examples.length === MOST_EXAMPLES) continue;
+    examples.push({
+      chart: shorten(newer.chartKey(chart).toString('utf8')),
+      version: newer.version(now).toString('utf8'),
+      member,
+      before: parseSha256(had) ?? shorten(had),
+      after: parseSha256(has) ?? shorten(has),
+    });
+  }
+  return { count, byMember: Object.fromEntries(counts), examples };
+}
+
+/** What both tables have: the newer one's number of the chart, and the record in each. */
+function* commonVersions(
+  older: LocationReader,
+  newer: LocationReader,
+): Generator<readonly [chart: number, olderRecord: number, newerRecord: number]> {
+  let olderChart = 0;
+  let newerChart = 0;
+  while (olderChart < older.charts && newerChart < newer.charts) {
+    const order = Buffer.compare(older.chartKey(olderChart), newer.chartKey(newerChart));
+    if (order === 0) {
+      const common = commonRecords(
+        { reader: older, ...older.recordsOf(olderChart) },
+        { reader: newer, ...newer.recordsOf(newerChart) },
+      );
+      for (const [record, now] of common) yield [newerChart, record, now];
+    }
+    if (order <= 0) olderChart++;
+    if (order >= 0) newerChart++;
+  }
+}
+
+/** Neighbouring records of a table. */
+interface Run {
+  readonly reader: LocationReader;
+  readonly first: number;
+  readonly end: number;
+}
+
+/** The records of two charts with the same version. */
+function* commonRecords(a: Run, b: Run): Generator<readonly [a: number, b: number]> {
+  let aAt = a.first;
+  let bAt = b.first;
+  while (aAt < a.end && bAt < b.end) {
+    // The newest comes first: what is newer than all that is left over there is not there.
+    const order = a.reader.compareVersion(aAt, b.reader, bAt);
+    if (order > 0) aAt++;
+    else if (order < 0) bAt++;
+    else {
+      const aStop = a.reader.precedenceEnd(aAt, a.end);
+      const bStop = b.reader.precedenceEnd(bAt, b.end);
+      yield* commonSpellings(
+        { reader: a.reader, first: aAt, end: aStop },
+        { reader: b.reader, first: bAt, end: bStop },
+      );
+      aAt = aStop;
+      bAt = bStop;
+    }
+  }
+}
+
+/** The same of records of equal precedence, which are in no order that could be walked. */
+function* commonSpellings(a: Run, b: Run): Generator<readonly [a: number, b: number]> {
+  // Nearly always there is one of each.
+  if (a.end - a.first === 1 && b.end - b.first === 1) {
+    if (a.reader.hasVersionOf(a.first, b.reader, b.first)) yield [a.first, b.first];
+    return;
+  }
+  const records = new Map<string, number>();
+  for (let record = a.first; record < a.end; record++) {
+    records.set(a.reader.version(record).toString('latin1'), record);
+  }
+  for (let record = b.first; record < b.end; record++) {
+    const same = records.get(b.reader.version(record).toString('latin1'));
+    if (same !== undefined) yield [same, record];
+  }
+}
+
+function isOtherDigest(a: string, b: string): boolean {
+  const [aText, bText] = [a.trim(), b.trim()];
+  if (aText === '' || bText === '') return false;
+  const [aSha256, bSha256] = [parseSha256(aText), parseSha256(bText)];
+  // Another kind of digest may be one of the same bytes.
+  if ((aSha256 === null) !== (bSha256 === null)) return false;
+  return aSha256 === null ? aText !== bText : aSha256 !== bSha256;
+}
+
+/** What a line of the log may hold of a text that an upstream chose. */
+function shorten(text: string): string {
+  return text.length <= LONGEST_SHOWN ? text : `${text.slice(0, LONGEST_SHOWN - 1)}…`;
 }
 
 /**

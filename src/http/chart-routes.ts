@@ -2,35 +2,18 @@
  * The chart files that a served index names. A path is only a pair of names to look up: nothing can
  * be fetched through it that no index of its virtual repository names, or once named.
  */
-import type { FastifyInstance, FastifyRequest } from 'fastify';
-import {
-  type ChartFile,
-  type ChartFileKind,
-  type ChartFiles,
-  parseSha256,
-} from '../charts/chart-files.ts';
+import type { FastifyInstance } from 'fastify';
+import type { ChartFiles } from '../charts/chart-files.ts';
 import { AppError, toAppError } from '../errors.ts';
-import { findLocation, nearestNames } from '../helm/locations.ts';
+import { parseSha256 } from '../helm/chart-digest.ts';
+import { type ChartLocation, findLocation, nearestNames } from '../helm/locations.ts';
 import type { SharedBytes } from '../helm/model.ts';
-import type { ChartRequestResult, Metrics } from '../metrics.ts';
-import type { VirtualRepository } from '../refresh/snapshot.ts';
+import type { Metrics } from '../metrics.ts';
+import type { SnapshotPart, VirtualRepository } from '../refresh/snapshot.ts';
+import type { ChartFileKind } from '../upstream/upstream.ts';
+import { answerWithChartFile } from './chart-response.ts';
 import { refuseOtherMethods } from './errors.ts';
-import { isNotModified } from './negotiation.ts';
-import { onResponseEnd } from './response-end.ts';
 import { findVirtual, quote, suggest } from './virtual-lookup.ts';
-
-const CONTENT_TYPES: Readonly<Record<ChartFileKind, string>> = {
-  archive: 'application/gzip',
-  // A provenance file is a clear-signed message, not a detached signature.
-  provenance: 'text/plain; charset=utf-8',
-};
-
-/**
- * A stored file whose digest is known does not change while its version is the same one. A day, and
- * not for ever: a member may give way to another one that has the same version.
- */
-const CACHE_STORED = 'max-age=86400, immutable';
-const CACHE_OTHER = 'no-cache';
 
 const NEAREST_NAMES = 3;
 
@@ -39,7 +22,7 @@ const CONTROL_CHARACTER = /[\u0000-\u001f\u007f]/;
 type ChartRoute = { Params: { virtual: string; chart: string; file: string } };
 
 /** What a path asks for. */
-interface ChartName {
+interface ChartPath {
   readonly chart: string;
   readonly version: string;
   readonly file: ChartFileKind;
@@ -55,104 +38,69 @@ export function registerChartRoutes(
   },
 ): void {
   const { virtuals, charts, metrics } = options;
-
-  /** The file, or null where the client has it already. */
-  const openChart = async (
-    request: FastifyRequest<ChartRoute>,
-    virtual: VirtualRepository,
-    signal: AbortSignal,
-  ): Promise<{ opened: ChartFile | null; etag: string | null; file: ChartFileKind }> => {
-    const name = parseName(request.params);
-    const { chart, version, file } = name;
-    const locations = await readLocations(virtual);
-    const location = locations instanceof AppError ? null : findLocation(locations, chart, version);
-
-    const expected = file === 'archive' ? parseSha256(location?.digest ?? null) : null;
-    if (expected !== null) {
-      const etag = etagOf(expected);
-      if (isNotModified(request.headers, { etag, lastModifiedMs: null })) {
-        return { opened: null, etag, file };
-      }
-    }
-    const method = request.method === 'HEAD' ? 'HEAD' : 'GET';
-    const opened = await charts.open({
-      virtual: virtual.name,
-      chart,
-      version,
-      location,
-      file,
-      method,
-      signal,
-    });
-    if (opened === null) {
-      // Without an index nobody knows whether the version exists.
-      if (locations instanceof AppError) throw locations;
-      throw createNotFound(locations, name, location !== null);
-    }
-    return { opened, etag: opened.digest === null ? null : etagOf(opened.digest), file };
-  };
-
   const url = '/api/v1/virtual/:virtual/charts/:chart/:file';
   app.route<ChartRoute>({
     method: ['GET', 'HEAD'],
     url,
     handler: async (request, reply) => {
       const virtual = findVirtual(virtuals, request.params.virtual);
-      const gone = new AbortController();
-      let result: ChartRequestResult = 'aborted';
-      onResponseEnd(reply.raw, (isWhole) => {
-        if (!isWhole) gone.abort();
-        // A response is cut by us only where its source failed, which is known before.
-        const isLeft = !isWhole && result !== 'failed';
-        metrics.chartRequest({ virtual: virtual.name, result: isLeft ? 'aborted' : result });
+      const path = parsePath(request.params);
+      const { chart, version, file } = path;
+      return await answerWithChartFile({
+        request,
+        reply,
+        file,
+        find: async () => {
+          const { newest, location } = await locate(virtual, path);
+          return {
+            expected: file === 'archive' ? parseSha256(location?.digest ?? null) : null,
+            open: (demand) =>
+              charts.open({ virtual: virtual.name, chart, version, location, file, ...demand }),
+            notFound: () =>
+              // Without an index nobody knows whether the version exists.
+              newest instanceof AppError ? newest : createNotFound(newest, path, location !== null),
+          };
+        },
+        count: (result) => metrics.chartRequest({ virtual: virtual.name, result }),
       });
-      try {
-        const { opened, etag, file } = await openChart(request, virtual, gone.signal);
-        if (etag !== null) reply.header('etag', etag);
-        if (opened === null) {
-          result = 'stored';
-          return reply.code(304).header('cache-control', CACHE_STORED).send();
-        }
-        const { body, bytes, digest, source } = opened;
-        result = source;
-        body?.once('error', () => {
-          result = 'failed';
-        });
-        reply
-          .header('content-type', CONTENT_TYPES[file])
-          .header(
-            'cache-control',
-            source === 'stored' && digest !== null ? CACHE_STORED : CACHE_OTHER,
-          )
-          .header('x-artifact-source', source === 'stored' ? 'cache' : 'remote');
-        if (bytes !== null) reply.header('content-length', String(bytes));
-        return reply.send(body ?? undefined);
-      } catch (error) {
-        const { code } = toAppError(error);
-        if (code === 'aborted') result = 'aborted';
-        else result = code === 'not-found' || code === 'bad-request' ? 'not-found' : 'failed';
-        throw error;
-      }
     },
   });
   refuseOtherMethods(app, url, ['GET', 'HEAD']);
 }
 
 /**
- * The table of locations, or why there is none. A published snapshot will do even where it has
- * expired: whoever asks for a chart has read the index before.
+ * Where the newest index that knows a chart version says that its file is: the published one, or one
+ * that is kept from before it, for the sake of clients that have read that.
  */
-async function readLocations(virtual: VirtualRepository): Promise<SharedBytes | AppError> {
+async function locate(
+  virtual: VirtualRepository,
+  { chart, version }: ChartPath,
+): Promise<{ readonly newest: SharedBytes | AppError; readonly location: ChartLocation | null }> {
+  let newest: SharedBytes;
+  let older: readonly SnapshotPart[];
   try {
-    const { locations } = virtual.current() ?? (await virtual.acquire()).snapshot;
-    return locations.resident() ?? (await locations.load());
+    // What is published will do even where it has expired: whoever asks has read the index before.
+    const snapshot = virtual.current() ?? (await virtual.acquire()).snapshot;
+    newest = await read(snapshot.locations);
+    older = snapshot.olderLocations;
   } catch (error) {
-    return toAppError(error);
+    return { newest: toAppError(error), location: null };
   }
+  let location = findLocation(newest, chart, version);
+  for (const part of location === null ? older : []) {
+    // Nobody is worse off without a table that is damaged or gone.
+    const table = await read(part).catch(() => null);
+    location ??= table === null ? null : findLocation(table, chart, version);
+  }
+  return { newest, location };
+}
+
+async function read(locations: SnapshotPart): Promise<SharedBytes> {
+  return locations.resident() ?? (await locations.load());
 }
 
 /** @throws AppError `bad-request`, `not-found` where the file is not one of a chart version. */
-function parseName(params: { readonly chart: string; readonly file: string }): ChartName {
+function parsePath(params: { readonly chart: string; readonly file: string }): ChartPath {
   const { chart, file } = params;
   if (CONTROL_CHARACTER.test(chart) || CONTROL_CHARACTER.test(file)) {
     throw new AppError('bad-request', 'A chart name has no control characters.');
@@ -172,8 +120,8 @@ function parseName(params: { readonly chart: string; readonly file: string }): C
   };
 }
 
-function createNotFound(locations: SharedBytes, name: ChartName, isListed: boolean): AppError {
-  const { chart, version, file } = name;
+function createNotFound(locations: SharedBytes, path: ChartPath, isListed: boolean): AppError {
+  const { chart, version, file } = path;
   const what = `${quote(chart)} ${quote(version)}`;
   if (file === 'provenance' && isListed) {
     return new AppError('not-found', `Upstream has no provenance file of ${what}.`);
@@ -181,8 +129,4 @@ function createNotFound(locations: SharedBytes, name: ChartName, isListed: boole
   if (isListed) return new AppError('not-found', `Upstream has no file of ${what} any more.`);
   const nearest = nearestNames(locations, { chart, version, limit: NEAREST_NAMES });
   return new AppError('not-found', `There is no chart version ${what} here.${suggest(nearest)}`);
-}
-
-function etagOf(digest: string): string {
-  return `"${digest}"`;
 }

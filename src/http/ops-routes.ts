@@ -3,6 +3,7 @@
  * Nothing here waits for upstream, except a refresh whose caller asked to.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods } from 'fastify';
+import type { ChartFiles } from '../charts/chart-files.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { VirtualRepository } from '../refresh/snapshot.ts';
@@ -24,12 +25,13 @@ export function registerOpsRoutes(
   app: FastifyInstance,
   options: {
     readonly virtuals: ReadonlyMap<string, VirtualRepository>;
+    readonly charts: Pick<ChartFiles, 'status'>;
     readonly metrics: Metrics;
     readonly logger: Logger;
     readonly version: string;
   },
 ): void {
-  const { virtuals, metrics, logger, version } = options;
+  const { virtuals, charts, metrics, logger, version } = options;
 
   const read = (
     url: string,
@@ -81,6 +83,7 @@ export function registerOpsRoutes(
 
   read('/api/v1/status', async () => ({
     virtuals: [...virtuals.values()].map((virtual) => virtual.status()),
+    charts: charts.status(),
   }));
 
   read('/', async (_request, reply) => {

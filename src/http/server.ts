@@ -23,6 +23,7 @@ import { registerChartRoutes } from './chart-routes.ts';
 import { type ErrorBody, sendError } from './errors.ts';
 import { registerIndexRoutes } from './index-routes.ts';
 import { registerOpsRoutes } from './ops-routes.ts';
+import { registerRemoteRoutes, type ServedRemotes } from './remote-routes.ts';
 import { onResponseEnd } from './response-end.ts';
 
 /** No request of ours needs a body; a client that sends one may. */
@@ -55,6 +56,8 @@ const MAX_PARAM_LENGTH = 1024;
  */
 export function createServer(options: {
   readonly virtuals: ReadonlyMap<string, VirtualRepository>;
+  /** What has routes of its own; nothing where it is left out. */
+  readonly remotes?: ServedRemotes;
   readonly charts: ChartFiles;
   readonly metrics: Metrics;
   readonly logger: Logger;
@@ -136,7 +139,9 @@ export function createServer(options: {
 
   registerIndexRoutes(app, { virtuals, clock });
   registerChartRoutes(app, { virtuals, charts, metrics });
-  registerOpsRoutes(app, { virtuals, metrics, logger, version });
+  const remotes = options.remotes ?? null;
+  registerRemoteRoutes(app, { remotes, virtuals, charts, metrics, clock });
+  registerOpsRoutes(app, { virtuals, charts, metrics, logger, version });
   return app;
 }
 

@@ -1,4 +1,5 @@
 /** The index engine as the rest of the program sees it: asynchronous, off the main thread. */
+import type { Republished } from '../helm/locations.ts';
 import type {
   MergedJson,
   MergedLocations,
@@ -25,6 +26,12 @@ export interface IndexEngine {
   mergeJson(input: MergeInput): Promise<MergedJson>;
   /** Where the chart files of the same index live. @throws AppError as `mergeYaml`. */
   mergeLocations(input: MergeInput): Promise<MergedLocations>;
+  /**
+   * Which chart versions have another digest in a newer table of locations than in an older one; see
+   * `compareLocations` of `helm/locations.ts`. @throws AppError as `mergeYaml`; `store-failed` for what
+   * is no such table.
+   */
+  compareLocations(before: SharedBytes, after: SharedBytes): Promise<Republished>;
   /** Compresses with gzip in a worker, the same bytes for the same input. */
   compress(bytes: SharedBytes): Promise<SharedBytes>;
   /** SHA-256 in a worker, lower-case hex. */

@@ -1,11 +1,15 @@
 /**
  * The members, shared by all virtual repositories: each index is fetched once, scanned once, and its
  * last good state kept, in memory and in the stores, so that a member that fails, or a restart, takes
- * nothing away from what is served.
+ * nothing away from what is served. A remote that is a member of nothing is kept in the same way, but
+ * fetched when somebody asks for it.
  */
+import { pipeline, type Readable, Transform } from 'node:stream';
+import { createGunzip, gunzipSync, constants as zlib } from 'node:zlib';
 import type { Clock } from '../clock.ts';
 import { AppError, type ErrorCode, toAppError } from '../errors.ts';
 import type { PreparedMember, SharedBytes, UrlPolicy } from '../helm/model.ts';
+import { findRecordByUrl, type NamedRecord } from '../helm/record-by-url.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
@@ -14,6 +18,7 @@ import type { IndexFetch, RemoteEndpoint, Upstream, Validator } from '../upstrea
 import type { IndexEngine } from './index-engine.ts';
 import type { Claim, RefreshQueue } from './refresh-queue.ts';
 import type { MemberState } from './snapshot.ts';
+import { Turns } from './turns.ts';
 
 /** A remote as the cache needs it. */
 export interface CachedRemote {
@@ -36,6 +41,56 @@ export interface MemberOutcome {
   readonly error: AppError | null;
 }
 
+/**
+ * When a request for a remote makes its upstream be asked: where there is nothing to serve yet, or also
+ * where what there is has expired. The latter is for remotes that nothing else keeps fresh.
+ */
+export type FetchCondition = 'missing' | 'expired';
+
+/** The last good index of one remote, as its upstream gave it. Times are in ms since the epoch. */
+export interface MemberIndex {
+  /** SHA-256 of the index, decompressed, lower-case hex. */
+  readonly digest: string;
+  /** Its size, decompressed. */
+  readonly bytes: number;
+  /** The size of the gzip data that it came as; null where it came otherwise. */
+  readonly gzipBytes: number | null;
+  /** When it first came. */
+  readonly modifiedAt: number;
+  /** When upstream last confirmed it. */
+  readonly fetchedAt: number;
+  readonly expiresAt: number;
+  /** `remote` where upstream was asked for this very request, and answered. */
+  readonly source: 'cache' | 'remote';
+  /**
+   * Its bytes, decompressed on the way where they are not wanted as gzip. Whoever opened them reads them
+   * to their end or destroys them; they fail with an `AppError` where the store fails on the way.
+   * @throws AppError `store-failed` also where the store has none, or others.
+   */
+  open(encoding: 'gzip' | 'identity'): Promise<Readable>;
+}
+
+/** A record that was found by its URL. */
+export interface FoundRecord extends NamedRecord {
+  readonly url: string;
+}
+
+/** The indexes of all remotes, each by itself, as the HTTP server sees them. */
+export interface MemberIndexes {
+  /**
+   * The last good index. All who wait for upstream share one fetch; where that fails, what was there
+   * before is given.
+   * @throws AppError with the code of the failure where there is nothing; `store-failed`, `closed`.
+   */
+  openIndex(name: string, fetchWhere: FetchCondition): Promise<MemberIndex>;
+  /** The record of the last good index that has the first of these URLs that any has; or null. @throws AppError as `openIndex`. */
+  findByUrl(
+    name: string,
+    urls: readonly string[],
+    fetchWhere: FetchCondition,
+  ): Promise<FoundRecord | null>;
+}
+
 /** What is remembered of a member across restarts. */
 interface StoredMember {
   readonly baseUrl: string;
@@ -48,11 +103,29 @@ interface StoredMember {
 }
 
 /** An answer of upstream, and what was prepared of it where its bytes are not known already. */
-type FetchedMember = { readonly fetchedAt: number } & (
-  | { readonly answer: IndexFetch; readonly prepared: null }
-  | { readonly answer: ModifiedIndex; readonly prepared: PreparedMember }
-);
+type FetchedMember =
+  | { readonly answer: IndexFetch; readonly prepared: null; readonly fetchedAt: number }
+  | NewIndex;
+interface NewIndex {
+  readonly answer: ModifiedIndex;
+  readonly prepared: PreparedMember;
+  readonly fetchedAt: number;
+}
 type ModifiedIndex = Extract<IndexFetch, { readonly kind: 'modified' }>;
+
+/** The body that is in the object store: mostly that of what is prepared, else of what was before. */
+interface StoredBody {
+  /** Of the body as it crossed the network: it names the object. */
+  readonly wireDigest: string;
+  readonly wireBytes: number;
+  /** How often it is compressed: not at all, once, or once too often. */
+  readonly gzipLayers: number;
+  /** Of the index in it. */
+  readonly digest: string;
+  readonly bytes: number;
+  readonly modifiedAt: number;
+  readonly fetchedAt: number;
+}
 
 interface Entry {
   readonly name: string;
@@ -60,8 +133,12 @@ interface Entry {
   prepared: PreparedMember | null;
   /** As in the stores, but with what upstream said last of the same index. */
   stored: StoredMember | null;
+  body: StoredBody | null;
   isRestored: boolean;
+  restoring: Promise<void> | null;
   lastOutcome: MemberOutcome | null;
+  /** When the last refresh failed; null where it did not. */
+  failedAt: number | null;
   running: Promise<MemberOutcome> | null;
   /** How often in a row a suspiciously small index has been held back. */
   timesHeld: number;
@@ -79,6 +156,12 @@ const DAMAGED: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'upstream-encoding',
   'upstream-too-large',
 ]);
+/** So many stored indexes are read at a time for requests that cannot wait for the next refresh. */
+const RESTORES_AT_ONCE = 1;
+/** For so long after a failure no request makes upstream be asked again. */
+const FAILURE_PAUSE_MS = 10_000;
+/** Enough of gzip data to see whether gzip is in it, and never much to decompress. */
+const GZIP_HEAD_BYTES = 256;
 /** Whoever does not say more. */
 const PLAIN_CLAIM: Claim = { urgency: 'due', deadlineMs: 0 };
 /** What an index is taken to have that nobody has seen yet. */
@@ -90,7 +173,7 @@ const SUSPICIOUS_SHARE = 0.5;
 /** After so many refreshes with the same message, a shrunk index is believed. */
 const MOST_TIMES_HELD = 3;
 
-export class MemberCache {
+export class MemberCache implements MemberIndexes {
   readonly #entries = new Map<string, Entry>();
   readonly #engine: IndexEngine;
   readonly #upstream: Upstream;
@@ -100,6 +183,7 @@ export class MemberCache {
   readonly #logger: Logger;
   readonly #metrics: Metrics;
   readonly #queue: RefreshQueue | null;
+  readonly #restores = new Turns(RESTORES_AT_ONCE);
   readonly #abort = new AbortController();
 
   constructor(options: {
@@ -128,8 +212,11 @@ export class MemberCache {
         remote,
         prepared: null,
         stored: null,
+        body: null,
         isRestored: false,
+        restoring: null,
         lastOutcome: null,
+        failedAt: null,
         running: null,
         timesHeld: 0,
       });
@@ -148,9 +235,7 @@ export class MemberCache {
   ): Promise<MemberOutcome> {
     const { claim = PLAIN_CLAIM } = options;
     const entry = this.#entries.get(name);
-    if (entry === undefined) {
-      return Promise.reject(new AppError('internal', `there is no member ${name}`));
-    }
+    if (entry === undefined) return Promise.reject(unknown(name));
     if (this.#abort.signal.aborted) return Promise.reject(closed());
     if (entry.running !== null) {
       this.#queue?.raise(name, claim);
@@ -181,6 +266,7 @@ export class MemberCache {
       return this.#failed(entry, toAppError(error));
     });
     entry.lastOutcome = outcome;
+    entry.failedAt = outcome.error === null ? null : this.#clock.now();
     return outcome;
   }
 
@@ -199,13 +285,7 @@ export class MemberCache {
       return this.#confirmed(entry, fetchedAt, answer, startedMs);
     }
     this.#guardAgainstShrinking(entry, prepared);
-    await this.#store(entry, answer.bytes, {
-      baseUrl: entry.remote.endpoint.baseUrl,
-      wireDigest: answer.digest,
-      digest: prepared.digest,
-      validator: answer.validator,
-      fetchedAt,
-    });
+    await this.#store(entry, { answer, prepared, fetchedAt });
     entry.prepared = prepared;
     entry.timesHeld = 0;
     this.#metrics.memberFetched({ member: entry.name, result: 'modified' });
@@ -294,6 +374,9 @@ export class MemberCache {
       const wireDigest = answer.kind === 'modified' ? answer.digest : entry.stored.wireDigest;
       entry.stored = { ...entry.stored, wireDigest, validator: answer.validator, fetchedAt };
     }
+    if (entry.body?.digest === entry.prepared?.digest) {
+      entry.body = entry.body && { ...entry.body, fetchedAt };
+    }
     entry.timesHeld = 0;
     this.#metrics.memberFetched({ member: entry.name, result: 'not-modified' });
     this.#logger.debug(
@@ -365,13 +448,20 @@ export class MemberCache {
    * Loads the last good index once, so that a conditional request can confirm it. A store or a
    * worker that cannot do it now is asked again at the next refresh, unless upstream was faster.
    */
-  async #restore(entry: Entry): Promise<void> {
-    if (entry.isRestored || entry.prepared !== null) return;
+  #restore(entry: Entry): Promise<void> {
+    if (isRestored(entry)) return Promise.resolve();
+    entry.restoring ??= this.#tryToRestore(entry).finally(() => {
+      entry.restoring = null;
+    });
+    return entry.restoring;
+  }
+
+  async #tryToRestore(entry: Entry): Promise<void> {
     try {
       await this.#loadStored(entry);
       entry.isRestored = true;
     } catch (error) {
-      if (this.#abort.signal.aborted) throw error;
+      if (this.#abort.signal.aborted) throw closed();
       const { code, message } = toAppError(error);
       entry.isRestored = DAMAGED.has(code);
       this.#logger.warn({ member: entry.name, code, err: message }, 'stored member not loaded');
@@ -390,17 +480,30 @@ export class MemberCache {
     if (prepared.digest !== stored.digest) {
       throw new AppError('digest-mismatch', 'the stored index is not what its digest says');
     }
+    // A fetch may have been faster, where the store did not answer it.
+    if (entry.prepared !== null) return;
     entry.stored = stored;
     entry.prepared = prepared;
+    entry.body = describeBody(bytes, prepared, stored);
   }
 
   /** Keeps a good index for the next start. A store that fails costs that, and nothing now. */
-  async #store(entry: Entry, bytes: SharedBytes, next: StoredMember): Promise<void> {
+  async #store(entry: Entry, { answer, prepared, fetchedAt }: NewIndex): Promise<void> {
+    const { bytes, validator } = answer;
+    const next: StoredMember = {
+      baseUrl: entry.remote.endpoint.baseUrl,
+      wireDigest: answer.digest,
+      digest: prepared.digest,
+      validator,
+      fetchedAt,
+    };
     entry.stored = next;
     const stored = this.#objectKey(entry, next.wireDigest);
     try {
       await this.#objects.put(stored, bytes);
-      await this.#state.set(this.#stateKey(entry), { ...next, validator: { ...next.validator } });
+      // Before the one that it follows is removed: it may be opened at any moment.
+      entry.body = describeBody(bytes, prepared, next);
+      await this.#state.set(this.#stateKey(entry), { ...next, validator: { ...validator } });
       for await (const { key } of this.#objects.list(this.#objectPrefix(entry))) {
         if (key !== stored) await this.#objects.remove(key);
       }
@@ -412,10 +515,151 @@ export class MemberCache {
     }
   }
 
+  // --- for requests --------------------------------------------------------------------------
+
+  async openIndex(name: string, fetchWhere: FetchCondition): Promise<MemberIndex> {
+    const { entry, source } = await this.#acquire(name, fetchWhere);
+    const { body } = entry;
+    if (body === null) {
+      throw new AppError('store-failed', `the index of ${name} could not be stored`, {
+        retryable: true,
+      });
+    }
+    const { digest, bytes, gzipLayers, wireBytes, modifiedAt, fetchedAt } = body;
+    return {
+      digest,
+      bytes,
+      gzipBytes: gzipLayers === 1 ? wireBytes : null,
+      modifiedAt,
+      fetchedAt,
+      expiresAt: fetchedAt + entry.remote.ttlMs,
+      source,
+      open: (encoding) =>
+        this.#openBody(this.#objectKey(entry, body.wireDigest), body, encoding === 'gzip'),
+    };
+  }
+
+  async findByUrl(
+    name: string,
+    urls: readonly string[],
+    fetchWhere: FetchCondition,
+  ): Promise<FoundRecord | null> {
+    const { prepared } = await this.#acquire(name, fetchWhere);
+    for (const url of urls) {
+      const record = findRecordByUrl(prepared, url);
+      if (record !== null) return { url, ...record };
+    }
+    return null;
+  }
+
+  /** A remote that has something to serve: from before, from the store, or from upstream. */
+  async #acquire(
+    name: string,
+    fetchWhere: FetchCondition,
+  ): Promise<{
+    readonly entry: Entry;
+    readonly prepared: PreparedMember;
+    readonly source: MemberIndex['source'];
+  }> {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) throw unknown(name);
+    if (this.#abort.signal.aborted) throw closed();
+    const isPausing = this.#isPausing(entry);
+    if (!isRestored(entry) && !isPausing) {
+      await this.#restores.take(() => this.#restore(entry));
+    }
+    let source: MemberIndex['source'] = 'cache';
+    const isWanted =
+      entry.prepared === null || (fetchWhere === 'expired' && !this.#isFresh(entry, 0));
+    if (isWanted && !isPausing) {
+      const claim: Claim = { urgency: 'awaited', deadlineMs: this.#clock.now() };
+      const { error } = await this.refresh(name, { force: false, horizonMs: 0, claim });
+      if (error === null) source = 'remote';
+    }
+    const { prepared, lastOutcome } = entry;
+    if (prepared !== null) return { entry, prepared, source };
+    throw lastOutcome?.error ?? new AppError('not-ready', `there is no index of ${name} yet`);
+  }
+
+  /** Whether it failed a moment ago: each request would make a failing upstream be asked again. */
+  #isPausing({ failedAt }: Entry): boolean {
+    if (failedAt === null) return false;
+    const sinceMs = this.#clock.now() - failedAt;
+    return sinceMs >= 0 && sinceMs < FAILURE_PAUSE_MS;
+  }
+
+  async #openBody(key: string, body: StoredBody, isGzipWanted: boolean): Promise<Readable> {
+    const reading = await this.#objects.open(key);
+    if (reading === null) throw new AppError('store-failed', 'the stored index is gone');
+    if (reading.bytes !== body.wireBytes) {
+      reading.body.destroy();
+      throw new AppError('store-failed', 'the stored index has another size than it had');
+    }
+    if (body.gzipLayers === 0 || (isGzipWanted && body.gzipLayers === 1)) return reading.body;
+    return unpacked(reading.body, body);
+  }
+
   /** Cancels what is being fetched; who waits for it gets `closed`. Idempotent. */
   close(): void {
     this.#abort.abort();
   }
+}
+
+/** Decompresses with the threads of zlib, to exactly as many bytes as there were when it was prepared. */
+function unpacked(source: Readable, { gzipLayers, bytes }: StoredBody): Readable {
+  let count = 0;
+  const measure = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      count += chunk.length;
+      if (count > bytes) done(damaged());
+      else done(null, chunk);
+    },
+    flush: (done) => done(count === bytes ? null : damaged()),
+  });
+  const layers = Array.from({ length: gzipLayers }, () => createGunzip());
+  for (const layer of layers) layer.once('error', (cause) => measure.destroy(damaged(cause)));
+  pipeline([source, ...layers, measure], () => {});
+  return measure;
+}
+
+function damaged(cause?: unknown): AppError {
+  const message = 'the stored index is not what it was when it was stored';
+  return new AppError('store-failed', message, { cause });
+}
+
+function describeBody(
+  wire: SharedBytes,
+  prepared: PreparedMember,
+  { wireDigest, fetchedAt }: StoredMember,
+): StoredBody {
+  return {
+    wireDigest,
+    wireBytes: wire.byteLength,
+    gzipLayers: countGzipLayers(wire),
+    digest: prepared.digest,
+    bytes: prepared.bytes,
+    modifiedAt: fetchedAt,
+    fetchedAt,
+  };
+}
+
+/** Of data that has been decompressed once already; see `unpackBody`. */
+function countGzipLayers(wire: Uint8Array): number {
+  if (!isGzip(wire)) return 0;
+  const head = wire.subarray(0, GZIP_HEAD_BYTES);
+  return isGzip(gunzipSync(head, { finishFlush: zlib.Z_SYNC_FLUSH })) ? 2 : 1;
+}
+
+function isGzip(bytes: Uint8Array): boolean {
+  return bytes[0] === 0x1f && bytes[1] === 0x8b;
+}
+
+function isRestored({ isRestored, prepared }: Entry): boolean {
+  return isRestored || prepared !== null;
+}
+
+function unknown(name: string): AppError {
+  return new AppError('internal', `there is no member ${name}`);
 }
 
 function closed(): AppError {

@@ -13,20 +13,29 @@ import type { ObjectStore } from '../storage/object-store.ts';
 import type { IndexEngine } from './index-engine.ts';
 import type { SnapshotPart } from './snapshot.ts';
 
-/**
- * The parts of a snapshot. What nobody has asked for yet leaves in this order: most clients take
- * JSON, and compressed. Locations leave last of all, because a request for a chart needs all of them.
- */
+/** The parts of what is published. */
 export const PART_NAMES = ['yaml', 'json', 'yamlGzip', 'jsonGzip', 'locations'] as const;
 export type PartName = (typeof PART_NAMES)[number];
+
+/**
+ * What nobody has asked for yet leaves in this order: few clients need what is older than the index
+ * that they would get now, and most take JSON, and compressed. Locations leave last of all, because a
+ * request for a chart needs all of them.
+ */
+const LEAVING_ORDER = ['olderLocations', ...PART_NAMES] as const;
 
 /** A part was streamed so many times since it left: it is worth its room. */
 const STREAMS_TO_RETURN = 2;
 
-/** Bytes as they are in the object store. */
-export interface PartContent {
+/** Bytes in the object store. */
+export interface StoredPart {
   readonly key: string;
   readonly digest: string;
+  readonly byteLength: number;
+}
+
+/** The same where they are in memory as well. */
+export interface PartContent extends Omit<StoredPart, 'byteLength'> {
   readonly bytes: SharedBytes;
 }
 
@@ -36,7 +45,7 @@ export interface PartContent {
  */
 interface Place {
   readonly virtual: string;
-  readonly name: PartName;
+  readonly name: (typeof LEAVING_ORDER)[number];
   part: Part | null;
   /** 0 where it was never used; the higher, the later. */
   lastUse: number;
@@ -55,15 +64,18 @@ class Part implements SnapshotPart {
   readonly key: string;
   readonly digest: string;
   readonly byteLength: number;
-  readonly place: Place;
+  /** Locations move on when others are published. */
+  place: Place;
   bytes: SharedBytes | null = null;
   reading: Promise<SharedBytes> | null = null;
+  /** The store has no such bytes, and nothing will put them there again. */
+  isLost = false;
   readonly #keeper: Keeper;
 
-  constructor({ key, digest, bytes }: PartContent, place: Place, keeper: Keeper) {
+  constructor({ key, digest, byteLength }: StoredPart, place: Place, keeper: Keeper) {
     this.key = key;
     this.digest = digest;
-    this.byteLength = bytes.byteLength;
+    this.byteLength = byteLength;
     this.place = place;
     this.#keeper = keeper;
   }
@@ -132,13 +144,47 @@ export class SnapshotMemory {
       if (content === undefined) continue;
       const place = this.#placeOf(virtual, name);
       this.#drop(place.part);
-      const part = new Part(content, place, this.#keeper);
+      const { key, digest, bytes } = content;
+      const part = new Part({ key, digest, byteLength: bytes.byteLength }, place, this.#keeper);
       place.part = part;
-      this.#keep(part, content.bytes);
+      this.#keep(part, bytes);
       parts[name] = part;
     }
     this.#makeRoom();
     return parts as Record<Name, SnapshotPart>;
+  }
+
+  /**
+   * Makes these the older locations of a virtual repository, instead of those that it had. What of them
+   * is in memory, as older locations or as those of now, stays there; nothing is read. To be called
+   * before `place` puts other locations in the place of those of now.
+   */
+  placeOlder(virtual: string, stored: readonly StoredPart[]): readonly SnapshotPart[] {
+    const now = this.#placeOf(virtual, 'locations');
+    const former = [now, ...this.#olderPlaces(virtual)].flatMap(({ part }) => part ?? []);
+    const parts = stored.map(
+      (one, age) =>
+        former.find(({ key, digest }) => key === one.key && digest === one.digest) ??
+        new Part(one, this.#placeOf(virtual, 'olderLocations', age), this.#keeper),
+    );
+    for (const place of this.#olderPlaces(virtual)) {
+      if (place.part !== null && !parts.includes(place.part)) this.#drop(place.part);
+      place.part = null;
+    }
+    if (now.part !== null && parts.includes(now.part)) now.part = null;
+    for (const [age, part] of parts.entries()) {
+      part.place = this.#placeOf(virtual, 'olderLocations', age);
+      part.place.part = part;
+    }
+    this.#metrics.snapshotMemory(this.#bytes);
+    return parts;
+  }
+
+  /** Where the bytes of a part lie in the store; null for a part of somebody else's. */
+  storedAs(part: SnapshotPart): StoredPart | null {
+    if (!(part instanceof Part)) return null;
+    const { key, digest, byteLength } = part;
+    return { key, digest, byteLength };
   }
 
   /** Lets go of what this virtual repository has under these names. */
@@ -156,14 +202,24 @@ export class SnapshotMemory {
     await this.#returning;
   }
 
-  #placeOf(virtual: string, name: PartName): Place {
-    const key = `${virtual}/${name}`;
+  /** `age` tells older locations apart; 0 is the newest of them. */
+  #placeOf(virtual: string, name: Place['name'], age = 0): Place {
+    const key = placeKey(virtual, name, age);
     let place = this.#places.get(key);
     if (place === undefined) {
       place = { virtual, name, part: null, lastUse: 0, streams: 0 };
       this.#places.set(key, place);
     }
     return place;
+  }
+
+  #olderPlaces(virtual: string): readonly Place[] {
+    const places: Place[] = [];
+    for (;;) {
+      const place = this.#places.get(placeKey(virtual, 'olderLocations', places.length));
+      if (place === undefined) return places;
+      places.push(place);
+    }
   }
 
   #use({ place }: Part): void {
@@ -206,6 +262,7 @@ export class SnapshotMemory {
 
   #load(part: Part): Promise<SharedBytes> {
     if (part.bytes !== null) return Promise.resolve(part.bytes);
+    if (part.isLost) return Promise.reject(isOther(part.key));
     part.reading ??= this.#read(part).finally(() => {
       part.reading = null;
     });
@@ -215,7 +272,11 @@ export class SnapshotMemory {
   async #read(part: Part): Promise<SharedBytes> {
     const { key, digest, byteLength } = part;
     const bytes = await this.#objects.load(key, { maxBytes: byteLength });
-    if (bytes === null || (await this.#engine.digest(bytes)) !== digest) throw isOther(key);
+    if (bytes === null || (await this.#engine.digest(bytes)) !== digest) {
+      // Every request for what does not exist would read it again.
+      part.isLost = part.place.name === 'olderLocations';
+      throw isOther(key);
+    }
     if (part.place.part === part) this.#keep(part, bytes);
     // What is not kept is of use to those who wait for it, and then to nobody.
     if (part.bytes === null) this.#garbage.left(byteLength);
@@ -264,7 +325,11 @@ function leavesBefore(a: Place, b: Place): boolean {
   const [isALast, isBLast] = [a.name === 'locations', b.name === 'locations'];
   if (isALast !== isBLast) return isBLast;
   if (a.lastUse !== b.lastUse) return a.lastUse < b.lastUse;
-  return PART_NAMES.indexOf(a.name) < PART_NAMES.indexOf(b.name);
+  return LEAVING_ORDER.indexOf(a.name) < LEAVING_ORDER.indexOf(b.name);
+}
+
+function placeKey(virtual: string, name: Place['name'], age: number): string {
+  return `${virtual}/${name}/${age}`;
 }
 
 function isOther(key: string): AppError {

@@ -7,6 +7,7 @@
 import type { Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { createGarbageCollector, type GarbageCollector } from '../garbage.ts';
+import type { Republished } from '../helm/locations.ts';
 import type { MergedJson, MergedLocations, MergedYaml, SharedBytes } from '../helm/model.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
@@ -14,7 +15,13 @@ import type { ObjectStore } from '../storage/object-store.ts';
 import type { JsonValue, StateStore } from '../storage/state-store.ts';
 import type { IndexEngine } from './index-engine.ts';
 import type { Snapshot, SnapshotPart, SnapshotVariant } from './snapshot.ts';
-import { PART_NAMES, type PartContent, type PartName, SnapshotMemory } from './snapshot-memory.ts';
+import {
+  PART_NAMES,
+  type PartContent,
+  type PartName,
+  SnapshotMemory,
+  type StoredPart,
+} from './snapshot-memory.ts';
 import { Turns } from './turns.ts';
 
 const REQUIRED = ['yaml', 'json', 'locations'] as const;
@@ -22,10 +29,13 @@ const COMPRESSED = ['jsonGzip', 'yamlGzip'] as const;
 type RequiredName = (typeof REQUIRED)[number];
 type CompressedName = (typeof COMPRESSED)[number];
 
+/** So many tables of locations are kept of what was published before. */
+const OLDER_LOCATIONS = 1;
+
 /** A start reads whole snapshots; all of them together may be far more than the budget. */
 const LOADS_AT_ONCE = 4;
-/** Nobody waits for what is compressed, so it takes one thread at most from the refreshes. */
-const COMPLETIONS_AT_ONCE = 1;
+/** Nobody waits for what is compressed or compared: it takes one thread at most from the refreshes. */
+const AFTERWARDS_AT_ONCE = 1;
 
 /** What is to be published: an index, or other locations of one that is published already. */
 export type Publication = MergedYaml &
@@ -49,6 +59,8 @@ interface Pointer {
   /** Per part, its SHA-256. What is compressed is named once it is stored. */
   readonly digests: Readonly<Record<RequiredName, string>> &
     Readonly<Partial<Record<CompressedName, string>>>;
+  /** Locations that were published before, newest first. */
+  readonly olderLocations: readonly StoredPart[];
 }
 
 export class SnapshotStore {
@@ -59,7 +71,7 @@ export class SnapshotStore {
   readonly #garbage: GarbageCollector;
   readonly #memory: SnapshotMemory;
   readonly #loads = new Turns(LOADS_AT_ONCE);
-  readonly #completions = new Turns(COMPLETIONS_AT_ONCE);
+  readonly #afterwards = new Turns(AFTERWARDS_AT_ONCE);
   /** By virtual repository: the pointer as we have written or read it last. */
   readonly #known = new Map<string, { readonly pointer: Pointer; readonly generation: number }>();
 
@@ -127,6 +139,7 @@ export class SnapshotStore {
         locations: merged.locationsDigest,
         ...(kept === null ? {} : compressedDigests(kept)),
       },
+      olderLocations: this.#olderLocations(merged.locationsDigest, previous),
     };
     const contentOf = (name: RequiredName, bytes: SharedBytes): PartContent => ({
       key: objectKey(virtual, pointer, name),
@@ -141,6 +154,7 @@ export class SnapshotStore {
       return toSnapshot(virtual, pointer, {
         yaml: yaml.identity,
         json: json.identity,
+        olderLocations: this.#memory.placeOlder(virtual, pointer.olderLocations),
         ...this.#memory.place(virtual, locations),
         ...compressedParts(merged.variantsOf),
       });
@@ -153,7 +167,24 @@ export class SnapshotStore {
     await Promise.all(Object.values(contents).map((content) => this.#put(content)));
     await this.#movePointer(virtual, pointer);
     this.#memory.release(virtual, COMPRESSED);
-    return toSnapshot(virtual, pointer, this.#memory.place(virtual, contents));
+    return toSnapshot(virtual, pointer, {
+      olderLocations: this.#memory.placeOlder(virtual, pointer.olderLocations),
+      ...this.#memory.place(virtual, contents),
+    });
+  }
+
+  /** What is kept beside a table of locations: the ones before it that say something else. */
+  #olderLocations(digest: string, previous: Snapshot | null): readonly StoredPart[] {
+    if (previous === null) return [];
+    const known = new Set([digest]);
+    const older: StoredPart[] = [];
+    for (const part of [previous.locations, ...previous.olderLocations]) {
+      const stored = this.#memory.storedAs(part);
+      if (stored === null || known.has(part.digest)) continue;
+      known.add(part.digest);
+      older.push(stored);
+    }
+    return older.slice(0, OLDER_LOCATIONS);
   }
 
   async #movePointer(virtual: string, pointer: Pointer): Promise<void> {
@@ -178,7 +209,7 @@ export class SnapshotStore {
 
   /** Whether the variants of a snapshot still lie in the store, so that they need not be put again. */
   async isStored(snapshot: Snapshot): Promise<boolean> {
-    const pointer = toPointer(snapshot);
+    const pointer = this.#pointerTo(snapshot);
     const parts = { yaml: snapshot.yaml.identity, json: snapshot.json.identity };
     try {
       await Promise.all(
@@ -205,7 +236,7 @@ export class SnapshotStore {
     { signal }: { readonly signal: AbortSignal },
   ): Promise<CompressedParts | null> {
     try {
-      return await this.#completions.take(() => this.#complete(snapshot, signal));
+      return await this.#afterwards.take(() => this.#complete(snapshot, signal));
     } finally {
       this.#garbage.left(sizeOf(snapshot));
     }
@@ -213,7 +244,7 @@ export class SnapshotStore {
 
   async #complete(snapshot: Snapshot, signal: AbortSignal): Promise<CompressedParts | null> {
     const { virtual } = snapshot;
-    const pointer = toPointer(snapshot);
+    const pointer = this.#pointerTo(snapshot);
     const made: Partial<Record<CompressedName, PartContent>> = {};
     const digests: Partial<Record<CompressedName, string>> = {};
     for (const name of COMPRESSED) {
@@ -242,6 +273,25 @@ export class SnapshotStore {
   }
 
   /**
+   * Which chart versions have another digest in a snapshot than in one that was published before it.
+   * @throws AppError `aborted` soon after `signal` is; `store-failed` also where the older table of
+   * locations is gone by now; `worker-failed`, `worker-timeout`, `closed`.
+   */
+  findRepublished(
+    previous: Snapshot,
+    published: Snapshot,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<Republished> {
+    return this.#afterwards.take(() =>
+      unlessAborted(signal, async () => {
+        const before = await previous.locations.load();
+        const after = await published.locations.load();
+        return await this.#engine.compareLocations(before, after);
+      }),
+    );
+  }
+
+  /**
    * What is published, from the stores; null where nothing is, or where it is not whole. What is
    * compressed may be missing.
    * @throws AppError `store-failed` where a store cannot be asked.
@@ -252,7 +302,7 @@ export class SnapshotStore {
 
   async #load(virtual: string): Promise<Snapshot | null> {
     const entry = await this.#state.get(stateKey(virtual));
-    const pointer = parsePointer(entry?.value);
+    const pointer = parsePointer(entry?.value, virtual);
     if (entry === null || pointer === null) return null;
     const contents: Partial<Record<PartName, PartContent>> = {};
     await Promise.all(
@@ -270,11 +320,10 @@ export class SnapshotStore {
       return null;
     }
     this.#known.set(virtual, { pointer, generation: entry.generation });
-    return toSnapshot(
-      virtual,
-      pointer,
-      this.#memory.place(virtual, contents as Record<RequiredName, PartContent>),
-    );
+    return toSnapshot(virtual, pointer, {
+      olderLocations: this.#memory.placeOlder(virtual, pointer.olderLocations),
+      ...this.#memory.place(virtual, contents as Record<RequiredName, PartContent>),
+    });
   }
 
   async #loadPart(virtual: string, pointer: Pointer, name: PartName): Promise<PartContent | null> {
@@ -288,21 +337,24 @@ export class SnapshotStore {
 
   /**
    * Removes what neither this snapshot nor the one before it needs. One revision is left for
-   * readers that hold the old pointer. A failure costs disk space, not the publish. Not while
-   * another snapshot of the same virtual repository is being published.
+   * readers that hold the old pointer, and the older locations that the pointer names. A failure costs
+   * disk space, not the publish. Not while another snapshot of the same virtual repository is being
+   * published.
    */
   async removeOld(published: Snapshot, previous: Snapshot | null): Promise<void> {
     const { virtual } = published;
     try {
-      const kept = [published, ...(previous === null ? [] : [previous])].flatMap((snapshot) => {
-        const pointer = toPointer(snapshot);
-        return [
-          `${directory(virtual, pointer)}${INDEX_PREFIX}`,
-          objectKey(virtual, pointer, 'locations'),
-        ];
-      });
+      const pointers = [published, ...(previous === null ? [] : [previous])].map((snapshot) =>
+        this.#pointerTo(snapshot),
+      );
+      const indexes = pointers.map((pointer) => `${directory(virtual, pointer)}${INDEX_PREFIX}`);
+      const locations = new Set([
+        ...pointers.map((pointer) => objectKey(virtual, pointer, 'locations')),
+        ...pointers[0]!.olderLocations.map(({ key }) => key),
+      ]);
       for await (const { key } of this.#objects.list(`virtuals/${virtual}/`)) {
-        if (!kept.some((prefix) => key.startsWith(prefix))) await this.#objects.remove(key);
+        const isKept = locations.has(key) || indexes.some((index) => key.startsWith(index));
+        if (!isKept) await this.#objects.remove(key);
       }
     } catch (error) {
       this.#logger.warn(
@@ -310,6 +362,29 @@ export class SnapshotStore {
         'old snapshots could not be removed',
       );
     }
+  }
+
+  /** What the pointer to a snapshot says. */
+  #pointerTo(snapshot: Snapshot): Pointer {
+    const { revision, publishedAt, refreshedAt, expiresAt, charts, versions, lines, conflicts } =
+      snapshot;
+    return {
+      revision,
+      publishedAt,
+      refreshedAt,
+      expiresAt,
+      charts,
+      versions,
+      lines,
+      conflicts,
+      digests: {
+        yaml: revision,
+        json: snapshot.json.digest,
+        locations: snapshot.locationsDigest,
+        ...compressedDigests(snapshot),
+      },
+      olderLocations: snapshot.olderLocations.flatMap((part) => this.#memory.storedAs(part) ?? []),
+    };
   }
 
   /** Ends the work that nobody waits for. Idempotent. */
@@ -390,7 +465,9 @@ function sizeOf(snapshot: Snapshot): number {
 function toSnapshot(
   virtual: string,
   { digests, ...facts }: Pointer,
-  parts: Readonly<Record<RequiredName, SnapshotPart>> & CompressedParts,
+  parts: Readonly<Record<RequiredName, SnapshotPart>> &
+    CompressedParts &
+    Pick<Snapshot, 'olderLocations'>,
 ): Snapshot {
   const variantOf = (identity: SnapshotPart, gzip: SnapshotPart | undefined): SnapshotVariant => ({
     identity,
@@ -404,27 +481,7 @@ function toSnapshot(
     json: variantOf(parts.json, parts.jsonGzip),
     locations: parts.locations,
     locationsDigest: digests.locations,
-  };
-}
-
-function toPointer(snapshot: Snapshot): Pointer {
-  const { revision, publishedAt, refreshedAt, expiresAt, charts, versions, lines, conflicts } =
-    snapshot;
-  return {
-    revision,
-    publishedAt,
-    refreshedAt,
-    expiresAt,
-    charts,
-    versions,
-    lines,
-    conflicts,
-    digests: {
-      yaml: revision,
-      json: snapshot.json.digest,
-      locations: snapshot.locationsDigest,
-      ...compressedDigests(snapshot),
-    },
+    olderLocations: parts.olderLocations,
   };
 }
 
@@ -433,7 +490,11 @@ function namesTheSame(a: Pointer, b: Pointer): boolean {
 }
 
 function asDocument(pointer: Pointer): JsonValue {
-  return { ...pointer, digests: { ...pointer.digests } };
+  return {
+    ...pointer,
+    digests: { ...pointer.digests },
+    olderLocations: pointer.olderLocations.map((stored) => ({ ...stored })),
+  };
 }
 
 const NUMBERS = [
@@ -446,16 +507,36 @@ const NUMBERS = [
   'conflicts',
 ] as const;
 
-function parsePointer(value: JsonValue | undefined): Pointer | null {
+function isDigest(digest: JsonValue | undefined): digest is string {
+  return typeof digest === 'string' && /^[0-9a-f]{64}$/.test(digest);
+}
+
+function asRecord(value: JsonValue | undefined): Readonly<Record<string, JsonValue>> | null {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return null;
-  const document = value as Record<string, JsonValue>;
+  return value as Readonly<Record<string, JsonValue>>;
+}
+
+function parsePointer(value: JsonValue | undefined, virtual: string): Pointer | null {
+  const document = asRecord(value);
+  if (document === null) return null;
   if (!NUMBERS.every((name) => typeof document[name] === 'number')) return null;
-  const digests = (document.digests ?? {}) as Record<string, JsonValue>;
-  const isDigest = (digest: JsonValue | undefined): boolean =>
-    /^[0-9a-f]{64}$/.test(String(digest));
+  const digests = asRecord(document.digests) ?? {};
   if (!REQUIRED.every((name) => isDigest(digests[name]))) return null;
   if (!COMPRESSED.every((name) => digests[name] === undefined || isDigest(digests[name]))) {
     return null;
   }
-  return document.revision === digests.yaml ? (document as unknown as Pointer) : null;
+  if (document.revision !== digests.yaml) return null;
+  const olderLocations = parseStoredParts(document.olderLocations, virtual);
+  return { ...(document as unknown as Pointer), olderLocations };
+}
+
+/** What can be understood of them: a snapshot is served without them as well. */
+function parseStoredParts(value: JsonValue | undefined, virtual: string): readonly StoredPart[] {
+  if (!Array.isArray(value)) return [];
+  return value.flatMap((item: JsonValue) => {
+    const { key, digest, byteLength } = asRecord(item) ?? {};
+    if (typeof key !== 'string' || !key.startsWith(`virtuals/${virtual}/`)) return [];
+    if (!isDigest(digest) || !Number.isSafeInteger(byteLength)) return [];
+    return [{ key, digest, byteLength: byteLength as number }];
+  });
 }

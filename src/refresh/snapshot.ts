@@ -42,6 +42,12 @@ export interface Snapshot {
   /** The table that `findLocation` of `helm/locations.ts` reads. */
   readonly locations: SnapshotPart;
   readonly locationsDigest: string;
+  /**
+   * Tables that were published before, newest first, each with other content: for clients that hold an
+   * older index. They are not read before somebody asks. Where the store has lost one, `load` fails,
+   * and it is as if it were not there.
+   */
+  readonly olderLocations: readonly SnapshotPart[];
   /** When this revision was first published, in ms since the epoch. */
   readonly publishedAt: number;
   /** When a refresh last confirmed it, in ms since the epoch. */

@@ -43,6 +43,11 @@ export interface VirtualRefresherOptions {
   readonly random: () => number;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  /**
+   * Called with a snapshot that was loaded at a start, and with each that a refresh published, when it
+   * is served. Must not throw.
+   */
+  readonly onPublished?: (snapshot: Snapshot) => void;
 }
 
 export class VirtualRefresher implements VirtualRepository {
@@ -73,7 +78,7 @@ export class VirtualRefresher implements VirtualRepository {
   #uncompressed: string | null = null;
   /** Whether an operator or a request waits for the refresh that is under way. */
   #isAwaited = false;
-  #isClosed = false;
+  readonly #closing = new AbortController();
 
   constructor(options: VirtualRefresherOptions) {
     this.name = options.name;
@@ -92,6 +97,10 @@ export class VirtualRefresher implements VirtualRepository {
     });
   }
 
+  get #isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
   get #intervalMs(): number {
     return this.#options.ttlMs * REFRESH_SHARE;
   }
@@ -103,6 +112,7 @@ export class VirtualRefresher implements VirtualRepository {
       const snapshot = await store.load(name);
       if (snapshot === null) return;
       this.#swap(snapshot);
+      this.#options.onPublished?.(snapshot);
       if (!isCompressed(snapshot)) this.#complete(snapshot);
       logger.info(
         { virtual: name, revision: snapshot.revision, versions: snapshot.versions },
@@ -361,6 +371,8 @@ export class VirtualRefresher implements VirtualRepository {
     phases.storeMs = Math.round(clock.monotonicMs() - storeStartedMs);
     this.#published = { prepared };
     this.#swap(snapshot);
+    this.#options.onPublished?.(snapshot);
+    if (previous !== null) this.#compare(previous, snapshot);
     await store.removeOld(snapshot, previous);
     return 'published';
   }
@@ -380,6 +392,32 @@ export class VirtualRefresher implements VirtualRepository {
       versions: snapshot.versions,
       conflicts: snapshot.conflicts,
     });
+  }
+
+  /** Tells which chart versions came to have other content. Does not wait. */
+  #compare(previous: Snapshot, published: Snapshot): void {
+    if (previous.locationsDigest === published.locationsDigest) return;
+    const work = this.#tellRepublished(previous, published).finally(() =>
+      this.#background.delete(work),
+    );
+    this.#background.add(work);
+  }
+
+  async #tellRepublished(previous: Snapshot, published: Snapshot): Promise<void> {
+    const { store, metrics, logger, name } = this.#options;
+    const { signal } = this.#closing;
+    try {
+      const republished = await store.findRepublished(previous, published, { signal });
+      const { count, byMember, examples } = republished;
+      for (const [member, itsCount] of Object.entries(byMember)) {
+        metrics.chartRepublished({ member, seen: 'index', count: itsCount });
+      }
+      if (count > 0) logger.warn({ virtual: name, count, examples }, 'chart versions republished');
+    } catch (error) {
+      if (signal.aborted) return;
+      const { code, message } = toAppError(error);
+      logger.warn({ virtual: name, code, err: message }, 'snapshots not compared');
+    }
   }
 
   /** Has the published snapshot compressed, unless that is under way. Does not wait. */
@@ -477,7 +515,7 @@ export class VirtualRefresher implements VirtualRepository {
    * start does it. Idempotent.
    */
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.#closing.abort();
     this.#schedule.close();
     this.#abandonCompressing();
     await this.whenIdle();

@@ -5,6 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { Piscina } from 'piscina';
 import type {
+  CompareInput,
   CopyInput,
   RenderJsonInput,
   TaskResult,
@@ -14,6 +15,7 @@ import type { Clock, ClockTimer } from '../clock.ts';
 import { AppError, reviveError, toAppError } from '../errors.ts';
 import type { YamlDescription } from '../helm/assemble.ts';
 import { type Assembly, capacityOf, yamlOf } from '../helm/assembly.ts';
+import type { Republished } from '../helm/locations.ts';
 import type {
   Findings,
   MergedJson,
@@ -249,6 +251,11 @@ class WorkerPool implements IndexEngine {
 
   mergeLocations({ members, urls }: MergeInput): Promise<MergedLocations> {
     return this.#run('mergeLocations', { members: members.map(withoutBytes), urls });
+  }
+
+  compareLocations(before: SharedBytes, after: SharedBytes): Promise<Republished> {
+    const input: CompareInput = { before, after };
+    return this.#run('compareLocations', input);
   }
 
   compress(bytes: SharedBytes): Promise<SharedBytes> {

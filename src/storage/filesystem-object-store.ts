@@ -19,6 +19,7 @@ import {
   removeFile,
   writeFully,
 } from './atomic-file.ts';
+import { FileBody } from './file-body.ts';
 import { pathOfKey, walkKeys } from './key-tree.ts';
 import {
   type ObjectInfo,
@@ -26,9 +27,6 @@ import {
   type ObjectStore,
   withKeyValidation,
 } from './object-store.ts';
-
-/** How much a stream reads ahead. */
-const STREAM_CHUNK_BYTES = 256 * 1024;
 
 /** How much one read of a whole object asks for. */
 const LOAD_CHUNK_BYTES = 64 * 1024 * 1024;
@@ -140,7 +138,13 @@ class FilesystemObjectStore implements ObjectStore {
       const { handle, info } = file;
       const start = Math.max(options.start ?? 0, 0);
       const end = Math.min((options.end ?? Number.POSITIVE_INFINITY) + 1, info.bytes);
-      const body = this.#read({ handle, info, start, end });
+      const body = new FileBody({
+        handle,
+        start,
+        end,
+        failed: (error) => this.#files.failure(error, info.key),
+        truncated: () => truncatedError(info),
+      });
       this.#readings.add(body);
       body.once('close', () => this.#readings.delete(body));
       return { ...info, body };
@@ -180,43 +184,6 @@ class FilesystemObjectStore implements ObjectStore {
         await isClosed;
       }),
     );
-  }
-
-  /** The bytes from `start` up to, without, `end`. */
-  #read(part: {
-    readonly handle: FileHandle;
-    readonly info: ObjectInfo;
-    readonly start: number;
-    readonly end: number;
-  }): Readable {
-    const { handle, info, start, end } = part;
-    const failure = (error: unknown): AppError => this.#files.failure(error, info.key);
-    const next = async (at: number): Promise<Uint8Array | null> => {
-      if (at >= end) return null;
-      const chunk = Buffer.allocUnsafeSlow(Math.min(end - at, STREAM_CHUNK_BYTES));
-      const { bytesRead } = await handle.read(chunk, 0, chunk.length, at);
-      if (bytesRead === 0) throw truncatedError(info);
-      return chunk.subarray(0, bytesRead);
-    };
-    let at = start;
-    return new Readable({
-      highWaterMark: STREAM_CHUNK_BYTES,
-      read: function (this: Readable) {
-        next(at).then(
-          (chunk) => {
-            at += chunk?.length ?? 0;
-            this.push(chunk);
-          },
-          (error) => this.destroy(failure(error)),
-        );
-      },
-      destroy: (error, done) => {
-        handle.close().then(
-          () => done(error),
-          (closing) => done(error ?? failure(closing)),
-        );
-      },
-    });
   }
 }
 

@@ -10,6 +10,13 @@ import { UpstreamFailure } from './upstream-failure.ts';
 /** Bodies that nobody reads are let go by up to this size, so that their connection can be reused. */
 const MAX_DISCARDED_BYTES = 64 * 1024;
 
+/**
+ * How long a body may make us wait in all: so many times the longest silence, and a second for each so
+ * many bytes that have come. A body that drips would never be silent, and never end.
+ */
+const PATIENCE_IN_SILENCES = 10;
+const MIN_BYTES_PER_SECOND = 16 * 1024;
+
 /** An answer whose headers have come. */
 export interface Exchange {
   readonly status: number;
@@ -18,7 +25,8 @@ export interface Exchange {
   /** The announced length of the body, or null. */
   readonly announcedBytes: number | null;
   /**
-   * The next bytes of the body, or null at its end. Silence counts only while a call is waiting.
+   * The next bytes of the body, or null at its end. Time counts only while a call is waiting: for
+   * silence, and for the pace of 16 KiB in a second, which a body may be behind by ten silences.
    * @throws UpstreamFailure `upstream-truncated`, `upstream-timeout`, or the reason of the abort.
    */
   read(): Promise<Uint8Array | null>;
@@ -32,7 +40,7 @@ export interface Exchange {
  * Sends a request and waits for the headers of its answer.
  *
  * `timeoutMs` is the longest silence: from the call to the headers, and before each piece of the
- * body. `signal` ends it all; its reason is thrown and should be an `UpstreamFailure`.
+ * body, which must keep a pace besides; see `read`. `signal` ends it all; its reason is thrown and should be an `UpstreamFailure`.
  *
  * @throws UpstreamFailure `upstream-unreachable`, `upstream-timeout`, `upstream-forbidden-address`,
  * `config-invalid` for headers that cannot be sent.
@@ -55,17 +63,18 @@ export async function openExchange(options: {
     timer?.cancel();
     timer = null;
   };
-  const arm = (): void => {
+  const arm = (delayMs: number, problem: string): void => {
     disarm();
     timer = clock.setTimeout(() => {
       controller.abort(
-        new UpstreamFailure('upstream-timeout', `gave no byte for ${timeoutMs} ms`, {
+        new UpstreamFailure('upstream-timeout', problem, {
           retryable: true,
           isRetried: !areHeadersHere,
         }),
       );
-    }, timeoutMs);
+    }, delayMs);
   };
+  const silence = `gave no byte for ${timeoutMs} ms`;
   const cancel = (): void => controller.abort(signal.reason);
   const release = (): void => {
     disarm();
@@ -74,7 +83,7 @@ export async function openExchange(options: {
 
   if (signal.aborted) throw signal.reason;
   signal.addEventListener('abort', cancel);
-  arm();
+  arm(timeoutMs, silence);
 
   let response: Dispatcher.ResponseData;
   try {
@@ -102,6 +111,8 @@ export async function openExchange(options: {
   // An error is told by `read`; without a listener it would end the process.
   body.on('error', () => {});
   const chunks: AsyncIterator<Uint8Array> = body[Symbol.asyncIterator]();
+  let receivedBytes = 0;
+  let waitedMs = 0;
 
   const end = (): void => {
     release();
@@ -116,10 +127,17 @@ export async function openExchange(options: {
     announcedBytes: parseLength(header('content-length')),
     header,
     async read() {
-      arm();
+      const beganMs = clock.monotonicMs();
+      const patienceMs =
+        PATIENCE_IN_SILENCES * timeoutMs + (receivedBytes / MIN_BYTES_PER_SECOND) * 1_000;
+      const leftMs = patienceMs - waitedMs;
+      if (leftMs > timeoutMs) arm(timeoutMs, silence);
+      else arm(leftMs, `gave no more than ${receivedBytes} bytes in ${Math.round(patienceMs)} ms`);
       try {
         const next = await chunks.next();
-        return next.done === true ? null : next.value;
+        if (next.done === true) return null;
+        receivedBytes += next.value.length;
+        return next.value;
       } catch (error) {
         if (controller.signal.aborted) throw controller.signal.reason;
         throw new UpstreamFailure('upstream-truncated', 'broke off amid its body', {
@@ -128,10 +146,11 @@ export async function openExchange(options: {
         });
       } finally {
         disarm();
+        waitedMs += clock.monotonicMs() - beganMs;
       }
     },
     discard() {
-      arm();
+      arm(timeoutMs, silence);
       body.dump({ limit: MAX_DISCARDED_BYTES }).then(end, end);
     },
     end,

@@ -1,7 +1,10 @@
-/** When a failed fetch of an index is tried again, and how long that waits. Pure. */
+/** When a failed request is tried again, and how long that waits. Pure. */
+import type { UpstreamFailure } from './upstream-failure.ts';
 
-/** Tries in all, the first included. */
-export const MAX_INDEX_ATTEMPTS = 3;
+/** Tries of an index in all, the first included. */
+const MAX_INDEX_ATTEMPTS = 3;
+/** A chart is tried again once, and only where the connection failed. */
+const MAX_CHART_ATTEMPTS = 2;
 
 /** Statuses that a later try may well not meet (RFC 9110, section 15; RFC 6585, section 4). */
 export const RETRIED_STATUSES: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
@@ -10,6 +13,26 @@ const BASE_DELAY_MS = 250;
 const MAX_DELAY_MS = 5_000;
 /** An upstream that wants more patience than this is left alone until the next refresh. */
 const MAX_RETRY_AFTER_MS = 30_000;
+
+/** How long to wait before another try, or null where there is none; `attempt` failed, from 1. */
+export type RetryPolicy = (options: {
+  readonly failure: UpstreamFailure;
+  readonly attempt: number;
+  /** Numbers in [0, 1). */
+  readonly random: () => number;
+}) => number | null;
+
+/** For an index and whatever an index is made of: nobody waits for it. */
+export const indexRetries: RetryPolicy = ({ failure, attempt, random }) => {
+  if (!failure.isRetried || attempt >= MAX_INDEX_ATTEMPTS) return null;
+  return retryDelayMs({ attempt, retryAfterMs: failure.retryAfterMs, random });
+};
+
+/** For a chart file, at once: most often what failed is a connection that was kept for too long. */
+export const chartRetries: RetryPolicy = ({ failure, attempt }) => {
+  const isWorthIt = failure.isRetried && failure.code === 'upstream-unreachable';
+  return isWorthIt && attempt < MAX_CHART_ATTEMPTS ? 0 : null;
+};
 
 /**
  * How long to wait before the next try, or null where upstream asked for more patience than we have.

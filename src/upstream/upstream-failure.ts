@@ -3,6 +3,7 @@
  * turns it into the `AppError` that callers see, and is the only one to name the remote and its URL.
  */
 import type { ErrorCode } from '../errors.ts';
+import type { RefusalReason } from '../helm/model.ts';
 
 /** What an `UpstreamFailure` may carry beside its problem. */
 export interface UpstreamFailureOptions {
@@ -13,6 +14,8 @@ export interface UpstreamFailureOptions {
   readonly status?: number;
   /** How long the upstream asked us to stay away. */
   readonly retryAfterMs?: number | null;
+  /** Of an `index-refused`. */
+  readonly reason?: RefusalReason;
   readonly cause?: unknown;
 }
 
@@ -23,6 +26,7 @@ export class UpstreamFailure extends Error {
   readonly isRetried: boolean;
   readonly status: number | null;
   readonly retryAfterMs: number | null;
+  readonly reason: RefusalReason | null;
 
   constructor(code: ErrorCode, problem: string, options: UpstreamFailureOptions = {}) {
     super(problem, options.cause === undefined ? undefined : { cause: options.cause });
@@ -32,5 +36,6 @@ export class UpstreamFailure extends Error {
     this.isRetried = options.isRetried ?? this.retryable;
     this.status = options.status ?? null;
     this.retryAfterMs = options.retryAfterMs ?? null;
+    this.reason = options.reason ?? null;
   }
 }

@@ -2,10 +2,10 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { Readable } from 'node:stream';
 import t, { type Test } from 'tap';
-import type { ChartFile, ChartFileRequest, ChartFiles } from '../../src/charts/chart-files.ts';
+import type { ChartFile, ChartFileRequest } from '../../src/charts/chart-files.ts';
 import { AppError } from '../../src/errors.ts';
 import type { VirtualRepository } from '../../src/refresh/snapshot.ts';
-import { createRig, createSnapshot, createVirtual } from './harness.ts';
+import { createCharts, createRig, createSnapshot, createVirtual } from './harness.ts';
 
 const DIGEST = 'a'.repeat(64);
 
@@ -41,13 +41,12 @@ function createChartRig(
   virtual: VirtualRepository = createVirtual(snapshot),
 ) {
   const asked: ChartFileRequest[] = [];
-  const charts: ChartFiles = {
+  const charts = createCharts({
     open: async (request) => {
       asked.push(request);
       return await open(request);
     },
-    close: async () => {},
-  };
+  });
   const rig = createRig(t, { virtuals: [virtual], charts });
   const count = (result: string) =>
     rig.read(`chandlery_chart_requests_total{virtual="all",result="${result}"}`);
@@ -57,8 +56,10 @@ function createChartRig(
 const stored = (change: Partial<ChartFile> = {}): ChartFile => ({
   body: Readable.from([Buffer.from('chart')]),
   bytes: 5,
+  part: null,
   source: 'stored',
-  digest: DIGEST,
+  sha256: DIGEST,
+  freshForMs: null,
   ...change,
 });
 
@@ -92,7 +93,7 @@ t.test('a stored chart is served with a validator and may be kept', async (t) =>
 
 t.test('a chart from upstream says so and is not kept without asking again', async (t) => {
   const { app, count } = createChartRig(t, async () =>
-    stored({ source: 'upstream', bytes: null, digest: null }),
+    stored({ source: 'upstream', bytes: null, sha256: null }),
   );
   const response = await app.inject({ url: `${BASE}/nginx/nginx-1.2.3.tgz` });
   t.equal(response.body, 'chart');
@@ -122,8 +123,102 @@ t.test('a client that has the chart already gets 304 without anything being open
   t.same(asked, []);
 });
 
+t.test('what the content is, once it is known, is a validator too', async (t) => {
+  let destroyed = 0;
+  const { app } = createChartRig(t, async () => {
+    const body = Readable.from([Buffer.from('chart')]);
+    body.once('close', () => destroyed++);
+    return stored({ body });
+  });
+  const response = await app.inject({
+    url: `${BASE}/nginx/nginx-1.2.3.tgz.prov`,
+    headers: { 'if-none-match': `"${DIGEST}"` },
+  });
+  t.equal(response.statusCode, 304);
+  t.equal(response.headers.etag, `"${DIGEST}"`);
+  t.equal(destroyed, 1, 'what was opened in vain is let go');
+});
+
+t.test('a file that will be fetched again soon is kept no longer than that', async (t) => {
+  for (const [freshForMs, wanted] of [
+    [null, 'max-age=86400, immutable'],
+    [1_000_000_000, 'max-age=86400, immutable'],
+    [60_500, 'max-age=60, immutable'],
+    [-1, 'no-cache'],
+  ] as const) {
+    const { app } = createChartRig(t, async () => stored({ freshForMs }));
+    const response = await app.inject({ url: `${BASE}/nginx/nginx-1.2.3.tgz` });
+    t.equal(response.headers['cache-control'], wanted);
+  }
+});
+
+t.test('a part is asked for and given as HTTP has it', async (t) => {
+  const url = `${BASE}/nginx/nginx-1.2.3.tgz`;
+  const part = { start: 1, end: 3 };
+  const body = () => Readable.from([Buffer.from('har')]);
+  const { app, asked } = createChartRig(t, async ({ range }) =>
+    range === null ? stored() : stored({ body: body(), part }),
+  );
+  const response = await app.inject({ url, headers: { range: 'bytes=1-3' } });
+  t.equal(response.statusCode, 206);
+  t.equal(response.body, 'har');
+  t.match(response.headers, {
+    'content-range': 'bytes 1-3/5',
+    'content-length': '3',
+    'accept-ranges': 'bytes',
+    etag: `"${DIGEST}"`,
+  });
+  for (const [range, wanted] of [
+    ['bytes=1-', { first: 1, last: null }],
+    ['bytes=-2', { suffix: 2 }],
+    ['bytes=0-0', { first: 0, last: 0 }],
+    ['bytes=3-1', null],
+    ['bytes=0-1,3-4', null],
+    ['lines=1-2', null],
+    ['bytes=x', null],
+  ] as const) {
+    await app.inject({ url, headers: { range } });
+    t.same(asked.at(-1)!.range, wanted, range);
+  }
+  for (const [condition, isPart] of [
+    [`"${DIGEST}"`, true],
+    [`W/"${DIGEST}"`, false],
+    ['"another"', false],
+    ['Tue, 02 Jan 2024 03:04:05 GMT', false],
+  ] as const) {
+    const headers = { range: 'bytes=1-3', 'if-range': condition };
+    t.equal((await app.inject({ url, headers })).statusCode, isPart ? 206 : 200, condition);
+  }
+});
+
+t.test('a part that the file does not have is 416, with the size of the whole', async (t) => {
+  const { app } = createChartRig(t, async () => stored({ body: null, part: 'unsatisfiable' }));
+  const url = `${BASE}/nginx/nginx-1.2.3.tgz`;
+  const response = await app.inject({ url, headers: { range: 'bytes=9-' } });
+  t.equal(response.statusCode, 416);
+  t.equal(response.headers['content-range'], 'bytes */5');
+  t.equal(response.rawPayload.length, 0);
+});
+
+t.test('a version that only an older index knows is still found there', async (t) => {
+  const older = createSnapshot({ index: INDEX.replaceAll('1.2.3', '1.2.1') }).locations;
+  const damaged = {
+    ...older,
+    resident: () => null,
+    load: async () => {
+      throw new AppError('store-failed', 'gone');
+    },
+  };
+  const virtual = createVirtual({ ...snapshot, olderLocations: [damaged, older] });
+  const { app, asked } = createChartRig(t, async () => stored(), virtual);
+  await app.inject({ url: `${BASE}/nginx/nginx-1.2.1.tgz` });
+  t.match(asked[0]!.location, { urls: ['https://charts.example/files/nginx-1.2.1.tgz'] });
+  await app.inject({ url: `${BASE}/nginx/nginx-1.2.3.tgz` });
+  t.match(asked[1]!.location, { urls: ['https://charts.example/files/nginx-1.2.3.tgz'] });
+});
+
 t.test('the provenance is a file of its own', async (t) => {
-  const { app, asked } = createChartRig(t, async () => stored({ digest: null }));
+  const { app, asked } = createChartRig(t, async () => stored({ sha256: null }));
   const response = await app.inject({
     url: `${BASE}/nginx/nginx-1.2.3.tgz.prov`,
     headers: { 'if-none-match': `"${DIGEST}"` },

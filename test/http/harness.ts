@@ -75,6 +75,7 @@ export function createSnapshot(options: {
     json: createVariant(merged.json),
     locations: createPart(merged.locations),
     locationsDigest: merged.locationsDigest,
+    olderLocations: [],
     publishedAt: PUBLISHED_AT,
     refreshedAt: PUBLISHED_AT,
     expiresAt: PUBLISHED_AT + 3_600_000,
@@ -143,7 +144,18 @@ export function createVirtual(
   };
 }
 
-const NO_CHARTS: ChartFiles = { open: async () => null, close: async () => {} };
+/** No chart files, but for what a test changes about them. */
+export function createCharts(change: Partial<ChartFiles> = {}): ChartFiles {
+  return {
+    open: async () => null,
+    openAt: async () => null,
+    prefetch: async () => 'absent',
+    status: () => ({ files: 0, bytes: 0, maxBytes: null, arriving: 0, troubles: [] }),
+    whenIdle: async () => {},
+    close: async () => {},
+    ...change,
+  };
+}
 
 export interface Rig {
   readonly app: FastifyInstance;
@@ -181,7 +193,7 @@ export function createRig(
   const clock = { ...systemClock, at: PUBLISHED_AT, now: () => clock.at };
   const app = createServer({
     virtuals: new Map(virtuals.map((virtual) => [virtual.name, virtual])),
-    charts: options.charts ?? NO_CHARTS,
+    charts: options.charts ?? createCharts(),
     metrics,
     logger,
     version: '1.2.3',

@@ -1,8 +1,10 @@
 /** What is fetched of members and when, what is kept of them, and what a failing one takes away. */
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
-import type { MemberOutcome } from '../../src/refresh/member-cache.ts';
+import type { MemberIndex, MemberOutcome } from '../../src/refresh/member-cache.ts';
 import type { JsonValue } from '../../src/storage/state-store.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import {
@@ -545,4 +547,335 @@ t.test('close during the reading of the store ends it, too', async (t) => {
 t.test('a member that is not configured is a defect of the caller', async (t) => {
   const fixture = await createFixture(t, ALL);
   await t.rejects(refresh(fixture, { member: 'two' }), { code: 'internal' });
+});
+
+// --- for requests ------------------------------------------------------------------------------
+
+async function bytesOf(index: MemberIndex, encoding: 'gzip' | 'identity'): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of await index.open(encoding)) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+function sha256(bytes: Uint8Array | string): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+const AFTER_PAUSE_MS = 10_000;
+
+t.test('an index is opened as its upstream gave it', async (t) => {
+  const wire = gzipSync(INDEX, { level: 1 });
+  const bodies = [
+    { name: 'plain', body: Buffer.from(INDEX), gzipBytes: null },
+    { name: 'compressed', body: wire, gzipBytes: wire.length },
+    { name: 'compressed twice', body: gzipSync(wire), gzipBytes: null },
+    { name: 'compressed in two parts', body: inTwoParts(), gzipBytes: inTwoParts().length },
+  ];
+  for (const { name, body, gzipBytes } of bodies) {
+    const fixture = await createFixture(t, ALL);
+    fixture.upstream.on('/one/index.yaml', { body });
+    const index = await fixture.cache.openIndex('one', 'missing');
+    const now = fixture.clock.now();
+    t.match(
+      index,
+      {
+        digest: sha256(INDEX),
+        bytes: INDEX.length,
+        gzipBytes,
+        modifiedAt: now,
+        fetchedAt: now,
+        expiresAt: now + TTL_MS,
+        source: 'remote',
+      },
+      name,
+    );
+    t.equal((await bytesOf(index, 'identity')).toString(), INDEX, name);
+    if (gzipBytes !== null) t.strictSame(await bytesOf(index, 'gzip'), body, name);
+  }
+});
+
+function inTwoParts(): Buffer {
+  return Buffer.concat([gzipSync(INDEX.slice(0, 90)), gzipSync(INDEX.slice(90))]);
+}
+
+t.test('who asks for an index that is not there yet shares one fetch', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', { body: INDEX });
+  const url = `${fixture.upstream.origin}/one/nginx-1.1.0.tgz`;
+  const [index, again, record] = await Promise.all([
+    fixture.cache.openIndex('one', 'missing'),
+    fixture.cache.openIndex('one', 'expired'),
+    fixture.cache.findByUrl('one', ['http://other.example/x.tgz', url], 'missing'),
+  ]);
+  t.equal(fixture.upstream.requests.length, 1);
+  t.equal(index.digest, again.digest);
+  t.strictSame(record, { url, chart: 'nginx', version: '1.1.0', digest: null });
+  t.equal(await fixture.cache.findByUrl('one', ['http://other.example/x.tgz'], 'missing'), null);
+});
+
+t.test('an index that has expired is asked for where the request says so', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+  const first = await fixture.cache.openIndex('one', 'expired');
+  await fixture.clock.advance(TTL_MS);
+  t.match(await fixture.cache.openIndex('one', 'expired'), { source: 'cache' }, 'to the last ms');
+  await fixture.clock.advance(1);
+  t.match(await fixture.cache.openIndex('one', 'missing'), {
+    source: 'cache',
+    fetchedAt: first.fetchedAt,
+  });
+  t.equal(fixture.upstream.requests.length, 1);
+  t.match(await fixture.cache.openIndex('one', 'expired'), {
+    source: 'remote',
+    modifiedAt: first.modifiedAt,
+    fetchedAt: fixture.clock.now(),
+  });
+  t.equal(fixture.upstream.requests[1]?.headers['if-none-match'], '"a"');
+});
+
+t.test('after a failure requests leave upstream alone for a while', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', [
+    { status: 404 },
+    { body: INDEX },
+    { status: 403 },
+    { body: INDEX },
+  ]);
+  const failed = { code: 'upstream-status' };
+  await t.rejects(fixture.cache.openIndex('one', 'missing'), failed);
+  await fixture.clock.advance(AFTER_PAUSE_MS - 1);
+  await t.rejects(fixture.cache.findByUrl('one', ['x'], 'expired'), failed);
+  t.equal(fixture.upstream.requests.length, 1);
+  await fixture.clock.advance(1);
+  t.match(await fixture.cache.openIndex('one', 'missing'), { source: 'remote' });
+
+  await fixture.clock.advance(TTL_MS + 1);
+  const stale = await fixture.cache.openIndex('one', 'expired');
+  t.equal(stale.source, 'cache', 'what was there before is better than nothing');
+  t.ok(stale.expiresAt < fixture.clock.now());
+  t.equal((await bytesOf(stale, 'identity')).toString(), INDEX);
+  await fixture.cache.openIndex('one', 'expired');
+  t.equal(fixture.upstream.requests.length, 3);
+  await fixture.clock.advance(AFTER_PAUSE_MS);
+  t.match(await fixture.cache.openIndex('one', 'expired'), { source: 'remote' });
+});
+
+t.test('after a failure requests leave the store alone for a while, too', async (t) => {
+  const fixture = await createFixture(t, {
+    ...ALL,
+    wrapState: (store) => ({
+      ...store,
+      get: async () => {
+        throw new Error('no disk');
+      },
+    }),
+  });
+  fixture.upstream.on('/one/index.yaml', [{ status: 404 }]);
+  const told = () => fixture.logged('stored member not loaded').length;
+  await t.rejects(fixture.cache.openIndex('one', 'missing'), { code: 'upstream-status' });
+  const before = told();
+  t.ok(before > 0);
+  await t.rejects(fixture.cache.openIndex('one', 'missing'), { code: 'upstream-status' });
+  t.equal(told(), before);
+});
+
+t.test('after a restart a request restores the stored index, and asks nobody', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', { body: INDEX, gzip: true });
+  const { modifiedAt } = await before.cache.openIndex('one', 'missing');
+  const after = await restart(t, before);
+  await after.clock.advance(TTL_MS);
+  const url = `${after.upstream.origin}/one/nginx-1.0.0.tgz`;
+  const [index, record] = await Promise.all([
+    after.cache.openIndex('one', 'missing'),
+    after.cache.findByUrl('one', [url], 'missing'),
+  ]);
+  t.match(index, { digest: sha256(INDEX), modifiedAt, fetchedAt: modifiedAt, source: 'cache' });
+  t.equal((await bytesOf(index, 'identity')).toString(), INDEX);
+  t.match(record, { version: '1.0.0' });
+  t.equal(after.upstream.requests.length, 1);
+  t.equal(after.calls.prepareMember, 1);
+});
+
+t.test('a request and a refresh that come together restore once', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', conditionalIndex({ body: INDEX, etag: '"a"' }));
+  await refresh(before);
+  const after = await restart(t, before);
+  const [index, outcome] = await Promise.all([
+    after.cache.openIndex('one', 'missing'),
+    refresh(after),
+  ]);
+  t.equal(index.source, 'cache');
+  t.equal(outcome.state, 'not-modified');
+  t.equal(after.calls.prepareMember, 1);
+});
+
+t.test('what is restored late does not take the place of what was fetched since', async (t) => {
+  const before = await createFixture(t, ALL);
+  before.upstream.on('/one/index.yaml', { body: INDEX });
+  await refresh(before);
+  const newer = indexOf({ nginx: ['2.0.0'] });
+  before.upstream.on('/one/index.yaml', { body: newer });
+  const second = hold();
+  let loads = 0;
+  const after = await restart(t, before, {
+    wrapObjects: (store) => ({
+      ...store,
+      async load(key, options) {
+        loads++;
+        if (loads === 1) throw new Error('no disk');
+        const bytes = await store.load(key, options);
+        second.reach();
+        await second.released;
+        return bytes;
+      },
+    }),
+    wrapState: (store) => ({
+      ...store,
+      // The old body stays where it is.
+      set: async () => {
+        throw new Error('no disk');
+      },
+    }),
+  });
+  const refreshing = refresh(after);
+  await after.upstream.untilRequests(2);
+  const opening = after.cache.openIndex('one', 'missing');
+  await second.reached;
+  await refreshing;
+  second.release();
+  t.equal((await opening).digest, sha256(newer));
+  t.equal((await refresh(after)).prepared?.digest, sha256(newer));
+});
+
+/** A gate: who comes to it waits until it is opened. */
+function hold() {
+  let reach = (): void => {};
+  let release = (): void => {};
+  const reached = new Promise<void>((resolve) => {
+    reach = resolve;
+  });
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  return { reached, released, reach: () => reach(), release: () => release() };
+}
+
+t.test('an index that is compressed anew each time is still found in the store', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const best = gzipSync(INDEX, { level: 9 });
+  fixture.upstream.on('/one/index.yaml', [{ body: best }, { body: gzipSync(INDEX, { level: 0 }) }]);
+  await refresh(fixture);
+  await fixture.clock.advance(1000);
+  t.match(await refresh(fixture, { force: true }), { state: 'not-modified' });
+  const index = await fixture.cache.openIndex('one', 'missing');
+  t.equal(index.fetchedAt, fixture.clock.now());
+  t.equal(index.modifiedAt, fixture.clock.now() - 1000);
+  t.strictSame(await bytesOf(index, 'gzip'), best);
+});
+
+t.test('a body that could not be stored leaves the one before to be opened', async (t) => {
+  let isFull = true;
+  const fixture = await createFixture(t, {
+    ...ALL,
+    wrapObjects: (store) => ({
+      ...store,
+      async put(key, body) {
+        if (isFull) throw new Error('no space');
+        return store.put(key, body);
+      },
+    }),
+  });
+  const newer = indexOf({ nginx: ['2.0.0'] });
+  fixture.upstream.on('/one/index.yaml', [
+    { body: INDEX },
+    { body: newer },
+    { body: INDEX },
+    { body: INDEX },
+  ]);
+  await refresh(fixture);
+  await t.rejects(fixture.cache.openIndex('one', 'missing'), { code: 'store-failed' });
+  isFull = false;
+  await refresh(fixture, { force: true });
+  isFull = true;
+  await fixture.clock.advance(1000);
+  await refresh(fixture, { force: true });
+  await refresh(fixture, { force: true });
+  const index = await fixture.cache.openIndex('one', 'missing');
+  t.match(index, { digest: sha256(newer), fetchedAt: fixture.clock.now() - 1000 });
+  t.equal((await bytesOf(index, 'identity')).toString(), newer);
+});
+
+t.test('an index that was opened is read whole, whatever follows it', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  const newer = indexOf({ nginx: ['2.0.0'] });
+  fixture.upstream.on('/one/index.yaml', [{ body: INDEX, gzip: true }, { body: newer }]);
+  const index = await fixture.cache.openIndex('one', 'missing');
+  const body = await index.open('identity');
+  await refresh(fixture, { force: true });
+  const chunks: Buffer[] = [];
+  for await (const chunk of body) chunks.push(chunk);
+  t.equal(Buffer.concat(chunks).toString(), INDEX);
+  await t.rejects(index.open('identity'), { code: 'store-failed' }, 'but it is not opened again');
+  const next = await fixture.cache.openIndex('one', 'missing');
+  t.equal((await bytesOf(next, 'identity')).toString(), newer);
+});
+
+t.test('what the store has made of an index meanwhile is not given', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  fixture.upstream.on('/one/index.yaml', { body: INDEX, gzip: true });
+  const index = await fixture.cache.openIndex('one', 'missing');
+  const [key] = await fixture.keys();
+  const stored = Buffer.from((await fixture.objects.load(key!))!);
+  const failed = { code: 'store-failed' };
+  await fixture.objects.put(key!, stored.subarray(1));
+  await t.rejects(index.open('gzip'), failed);
+  await fixture.objects.put(key!, Buffer.from(stored).fill(0xff, 40, 50));
+  await t.rejects(bytesOf(index, 'identity'), failed, 'no gzip any more');
+  for (const change of [-1, 1, 80_000]) {
+    // Zeros may follow gzip data.
+    const other = Buffer.alloc(stored.length);
+    t.ok(gzipSync(Buffer.alloc(INDEX.length + change)).copy(other) < stored.length);
+    await fixture.objects.put(key!, other);
+    let bytes = 0;
+    const read = async () => {
+      for await (const chunk of await index.open('identity')) bytes += chunk.length;
+    };
+    await t.rejects(read(), failed, `${change} bytes`);
+    t.ok(bytes <= INDEX.length, 'and never more than there were');
+  }
+});
+
+t.test('who leaves amid an index leaves nothing open', async (t) => {
+  const sources: Readable[] = [];
+  const fixture = await createFixture(t, {
+    ...ALL,
+    wrapObjects: (store) => ({
+      ...store,
+      async open(key, options) {
+        const reading = await store.open(key, options);
+        if (reading !== null) sources.push(reading.body);
+        return reading;
+      },
+    }),
+  });
+  fixture.upstream.on('/one/index.yaml', { body: INDEX, gzip: true });
+  const index = await fixture.cache.openIndex('one', 'missing');
+  const body = await index.open('identity');
+  const closed = once(sources[0]!, 'close').catch(() => {});
+  body.destroy();
+  await closed;
+  t.ok(sources[0]!.destroyed);
+});
+
+t.test('a closed cache answers no request, nor one for what it does not have', async (t) => {
+  const fixture = await createFixture(t, ALL);
+  await t.rejects(fixture.cache.openIndex('two', 'missing'), { code: 'internal' });
+  fixture.upstream.on('/one/index.yaml', { kind: 'hang' });
+  const waiting = t.rejects(fixture.cache.openIndex('one', 'missing'), { code: 'closed' });
+  await fixture.upstream.untilRequests(1);
+  fixture.cache.close();
+  await waiting;
+  await t.rejects(fixture.cache.findByUrl('one', ['x'], 'missing'), { code: 'closed' });
 });

@@ -46,7 +46,7 @@ function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-function checkWhole(t: Test, snapshot: Snapshot): void {
+async function checkWhole(t: Test, snapshot: Snapshot): Promise<void> {
   t.equal(sha256(bytesOf(snapshot.yaml.identity)), snapshot.revision);
   t.equal(sha256(bytesOf(snapshot.json.identity)), snapshot.json.digest);
   t.equal(sha256(bytesOf(snapshot.locations)), snapshot.locationsDigest);
@@ -57,6 +57,9 @@ function checkWhole(t: Test, snapshot: Snapshot): void {
     const [chart = '', version = ''] = served.split('@');
     t.ok(findLocation(bytesOf(snapshot.locations), chart, version)?.urls.length);
   }
+  const [older] = await Promise.all(snapshot.olderLocations.map((part) => part.load()));
+  const lost = servedIn(snapshot).join() === NEW.join() ? '2.0.0' : '1.0.0';
+  t.ok(findLocation(older!, 'nginx', lost), `nginx@${lost} is found still`);
 }
 
 const HANGING: Upstream = {
@@ -101,7 +104,7 @@ async function checkAfterKill(t: Test, path: string): Promise<void> {
     t.fail('nothing that is whole is left');
     return;
   }
-  checkWhole(t, snapshot);
+  await checkWhole(t, snapshot);
   await virtual.whenIdle();
   const compressed = virtual.current()!;
   t.equal(compressed.revision, snapshot.revision);
@@ -109,7 +112,7 @@ async function checkAfterKill(t: Test, path: string): Promise<void> {
     compressed.yaml.gzip !== null && compressed.json.gzip !== null,
     'what was not compressed is',
   );
-  checkWhole(t, compressed);
+  await checkWhole(t, compressed);
   virtual.start();
   t.match(await virtual.acquire(), { snapshot: compressed, source: 'cache' });
   const served = servedIn(snapshot);

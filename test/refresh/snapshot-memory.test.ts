@@ -232,6 +232,116 @@ t.test('bytes that are being sent stay what they are when they leave the memory'
   t.equal(sha256(sending), yaml.digest);
 });
 
+t.test('older locations', async (t) => {
+  /** Publishes locations, with those before as the older ones, as the store does. */
+  const move = async (
+    { publish, memory }: ReturnType<typeof createRig>,
+    before: SnapshotPart,
+  ): Promise<{ now: SnapshotPart; older: SnapshotPart }> => {
+    const [older] = memory.placeOlder('all', [memory.storedAs(before)!]);
+    const { locations } = await publish('all', { locations: SIZE });
+    return { now: locations, older: older! };
+  };
+
+  t.test('those of now become older ones where they are', async (t) => {
+    const rig = createRig(t, 2 * SIZE);
+    const { locations } = await rig.publish('all', { locations: SIZE });
+    const { now, older } = await move(rig, locations);
+    t.equal(older, locations);
+    t.equal(await read(older), 'memory');
+    t.equal(await read(now), 'memory');
+    t.equal(rig.seen.bytes, 2 * SIZE);
+    t.strictSame(rig.counts, { loads: 0, opens: 0 });
+  });
+
+  t.test('those before them leave the memory, and are still read from the store', async (t) => {
+    const rig = createRig(t, 9 * SIZE);
+    const { locations } = await rig.publish('all', { locations: SIZE });
+    const first = await move(rig, locations);
+    const second = await move(rig, first.now);
+    t.equal(second.older, first.now);
+    t.equal(rig.seen.bytes, 2 * SIZE);
+    t.equal(await read(locations), 'store');
+    rig.memory.placeOlder('all', []);
+    t.equal(rig.seen.bytes, SIZE);
+  });
+
+  t.test('any number of them may be kept, of each virtual repository', async (t) => {
+    const rig = createRig(t, 9 * SIZE);
+    const { locations: first } = await rig.publish('all', { locations: SIZE });
+    const { now: second } = await move(rig, first);
+    const { locations: other } = await rig.publish('other', { locations: SIZE });
+    rig.memory.placeOlder('other', [rig.memory.storedAs(other)!]);
+    const stored = [second, first].map((part) => rig.memory.storedAs(part)!);
+    const older = rig.memory.placeOlder('all', stored);
+    t.strictSame(older, [second, first]);
+    await rig.publish('all', { locations: SIZE });
+    t.equal(rig.seen.bytes, 4 * SIZE);
+    for (const part of [first, second, other]) t.equal(await read(part), 'memory');
+    rig.memory.placeOlder('all', stored.slice(1));
+    t.equal(second.resident(), null);
+    t.equal(await read(first), 'memory');
+  });
+
+  t.test('they leave first, unless somebody asks for them', async (t) => {
+    for (const isAsked of [false, true]) {
+      const rig = createRig(t, 3 * SIZE);
+      const { locations } = await rig.publish('all', { locations: SIZE });
+      locations.resident();
+      const { now, older } = await move(rig, locations);
+      const { yaml } = await rig.publish('all', { yaml: SIZE });
+      if (isAsked) older.resident();
+      await rig.publish('other', { locations: SIZE });
+      t.equal(yaml.resident() === null, isAsked);
+      t.equal(older.resident() === null, !isAsked);
+      t.not(now.resident(), null);
+    }
+  });
+
+  t.test('those that are only named are read when somebody asks for them', async (t) => {
+    const rig = createRig(t, 2 * SIZE);
+    const bytes = share(Buffer.alloc(SIZE, 200));
+    const stored = { key: 'virtuals/all/older', digest: sha256(bytes), byteLength: SIZE };
+    const [older] = rig.memory.placeOlder('all', [stored]);
+    await rig.disk.put(stored.key, bytes);
+    t.equal(older!.resident(), null);
+    t.match(older, stored);
+    t.strictSame(rig.counts, { loads: 0, opens: 0 });
+    t.equal(sha256((await older!.load())!), stored.digest);
+    t.equal(await read(older!), 'memory');
+    t.equal(rig.seen.bytes, SIZE);
+  });
+
+  for (const damage of ['missing', 'changed'] as const) {
+    t.test(`what is ${damage} in the store fails, and is not read again`, async (t) => {
+      const rig = createRig(t, 2 * SIZE);
+      const key = 'virtuals/all/older';
+      const [older] = rig.memory.placeOlder('all', [
+        { key, digest: 'a'.repeat(64), byteLength: SIZE },
+      ]);
+      if (damage === 'changed') await rig.disk.put(key, Buffer.alloc(SIZE, 3));
+      await t.rejects(older!.load(), { code: 'store-failed' });
+      await t.rejects(older!.load(), { code: 'store-failed' });
+      t.equal(older!.resident(), null);
+      t.equal(rig.counts.loads, 1);
+      t.equal(rig.seen.bytes, 0);
+    });
+  }
+
+  t.test('a store that fails is asked again', async (t) => {
+    const rig = createRig(t, 0);
+    const { locations } = await rig.publish('all', { locations: SIZE });
+    const { older } = await move(rig, locations);
+    const { load } = rig.objects;
+    rig.objects.load = async () => {
+      throw new Error('no disk');
+    };
+    await t.rejects(older.load(), /no disk/);
+    rig.objects.load = load;
+    t.equal(sha256(await older.load()), older.digest);
+  });
+});
+
 t.test('loading', async (t) => {
   t.test('what is in memory is not read', async (t) => {
     const { publish, counts } = createRig(t, SIZE);

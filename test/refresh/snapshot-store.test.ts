@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { mergeMembers } from '../../src/helm/assemble.ts';
-import type { MergedIndex } from '../../src/helm/model.ts';
+import { findLocation } from '../../src/helm/locations.ts';
+import type { MergedIndex, MergedLocations } from '../../src/helm/model.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import type { Snapshot } from '../../src/refresh/snapshot.ts';
 import {
@@ -31,6 +32,8 @@ interface Rig {
   readonly steps: string[];
   readonly counted: { compress: number };
   readonly logged: readonly Record<string, unknown>[];
+  /** A store with nothing in memory, over the same objects and documents. */
+  readonly restart: () => SnapshotStore;
 }
 
 function createRig(t: Test): Rig {
@@ -77,24 +80,27 @@ function createRig(t: Test): Rig {
   });
   t.teardown(() => metrics.close());
   const counted = { compress: 0 };
-  const store = new SnapshotStore({
-    objects,
-    state,
-    engine: {
-      ...engine,
-      compress(bytes) {
-        counted.compress++;
-        return engine.compress(bytes);
+  const restart = (): SnapshotStore => {
+    const store = new SnapshotStore({
+      objects,
+      state,
+      engine: {
+        ...engine,
+        compress(bytes) {
+          counted.compress++;
+          return engine.compress(bytes);
+        },
       },
-    },
-    clock: new FakeClock(),
-    logger,
-    metrics,
-    maxMemoryBytes: 2 ** 20,
-    collectGarbage: () => steps.push('collect'),
-  });
-  t.teardown(() => store.close());
-  return { store, objects, state, steps, counted, logged: lines };
+      clock: new FakeClock(),
+      logger,
+      metrics,
+      maxMemoryBytes: 2 ** 20,
+      collectGarbage: () => steps.push('collect'),
+    });
+    t.teardown(() => store.close());
+    return store;
+  };
+  return { store: restart(), objects, state, steps, counted, logged: lines, restart };
 }
 
 /** Publishes, compresses and tidies up, as a refresh does. */
@@ -122,19 +128,34 @@ function withGzip(snapshot: Snapshot, parts: CompressedParts | null): Snapshot {
 /** What is of a snapshot once its bytes are read. */
 function contentOf(snapshot: Snapshot | null) {
   if (snapshot === null) return null;
-  const { yaml, json, locations, ...facts } = snapshot;
+  const { yaml, json, locations, olderLocations, ...facts } = snapshot;
   const parts = [yaml.identity, yaml.gzip, json.identity, json.gzip, locations];
   return {
     ...facts,
+    older: olderLocations.map(({ digest, byteLength }) => ({ digest, byteLength })),
     parts: parts.map((part) => (part === null ? null : Buffer.from(bytesOf(part)).toString('hex'))),
   };
 }
 
-async function merge(version: string): Promise<MergedIndex> {
+/** An index of one chart version; `more` are lines that its record has beside. */
+async function merge(version: string, more = ''): Promise<MergedIndex> {
+  return mergeIndex(indexOf({ nginx: [version] }).replace(/^generated/m, `${more}generated`));
+}
+
+/** The locations of the same chart version somewhere else. */
+async function mergeAt(version: string, baseUrl: string): Promise<MergedLocations> {
+  const { locations, locationsDigest } = await mergeIndex(indexOf({ nginx: [version] }), baseUrl);
+  return { locations, locationsDigest };
+}
+
+async function mergeIndex(
+  index: string,
+  baseUrl = 'https://charts.example/',
+): Promise<MergedIndex> {
   const prepared = await engine.prepareMember({
-    bytes: Buffer.from(indexOf({ nginx: [version] })),
+    bytes: Buffer.from(index),
     maxBytes: 1_000_000,
-    baseUrl: 'https://charts.example/',
+    baseUrl,
     urls: ['proxied'],
   });
   return mergeMembers({ members: [{ name: 'one', prepared }], urls: 'proxied' });
@@ -331,6 +352,181 @@ t.test('of the old revisions one is left, of the others everything goes', async 
       .sort(),
   );
   t.strictSame(servedIn(await store.load('all')), ['nginx@3.0.0']);
+});
+
+t.test('older locations', async (t) => {
+  /** Where a chart version lives by the older locations, newest first. */
+  const olderUrls = async (snapshot: Snapshot | null, version: string) =>
+    Promise.all(
+      snapshot!.olderLocations.map(
+        async (part) => findLocation(await part.load(), 'nginx', version)?.urls ?? null,
+      ),
+    );
+  /** The same index, but its chart files are elsewhere. */
+  const moved = async (version: string, previous: Snapshot): Promise<Publication> => {
+    const { json: _json, jsonDigest: _jsonDigest, ...merged } = await merge(version);
+    const locations = await mergeAt(version, 'https://elsewhere.example/');
+    return { ...merged, ...locations, variantsOf: previous };
+  };
+
+  t.test('a version that the newest revision has lost is found in the one before', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    t.strictSame(first.olderLocations, []);
+    const second = await publish(rig, await merge('2.0.0'), { previous: first });
+    t.equal(findLocation(bytesOf(second.locations), 'nginx', '1.0.0'), null);
+    const urls = [['https://charts.example/nginx-1.0.0.tgz']];
+    t.strictSame(await olderUrls(second, '1.0.0'), urls);
+    const third = await publish(rig, await merge('3.0.0'), { previous: second });
+    t.strictSame(await olderUrls(third, '1.0.0'), [null], 'but not in those before that');
+    t.ok((await olderUrls(third, '2.0.0'))[0]);
+  });
+
+  t.test('after a restart they are named, and read when somebody asks', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    await publish(rig, await merge('2.0.0'), { previous: first });
+    const after = rig.restart();
+    const loads: string[] = [];
+    const { load } = rig.objects;
+    rig.objects.load = async (key, options) => {
+      loads.push(key);
+      return load(key, options);
+    };
+    const loaded = await after.load('all');
+    const [older] = loaded!.olderLocations;
+    t.equal(older!.resident(), null);
+    t.equal(loads.length, 5);
+    t.ok((await olderUrls(loaded, '1.0.0'))[0]);
+    t.equal(loads.length, 6);
+    t.equal(older!.digest, first.locationsDigest);
+    t.ok(older!.resident(), 'and stay in memory then');
+
+    const third = await after.publish(await merge('3.0.0'), {
+      virtual: 'all',
+      previous: loaded,
+      ...TIMES,
+    });
+    t.strictSame(
+      third.olderLocations.map(({ digest }) => digest),
+      [loaded!.locationsDigest],
+    );
+  });
+
+  t.test('completing a pointer does not forget them', async (t) => {
+    const rig = createRig(t);
+    const previous = await publish(rig, await merge('1.0.0'));
+    const options = { virtual: 'all', previous, ...TIMES };
+    await rig.store.publish(await merge('2.0.0'), options);
+    const loaded = await rig.restart().load('all');
+    t.ok(await rig.store.complete((await rig.store.load('all'))!, { signal: GO_ON }));
+    const completed = await rig.restart().load('all');
+    t.ok(completed!.yaml.gzip);
+    t.strictSame(contentOf(completed)!.older, contentOf(loaded)!.older);
+    t.equal(completed!.olderLocations.length, 1);
+  });
+
+  t.test('where only locations change, those before are older ones as well', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    const second = await publish(rig, await moved('1.0.0', first), { previous: first });
+    t.equal(second.revision, first.revision);
+    t.strictSame(await olderUrls(second, '1.0.0'), [['https://charts.example/nginx-1.0.0.tgz']]);
+    t.strictSame(await olderUrls(await rig.restart().load('all'), '1.0.0'), [
+      ['https://charts.example/nginx-1.0.0.tgz'],
+    ]);
+    const third = await publish(rig, await merge('2.0.0'), { previous: second });
+    t.strictSame(await olderUrls(third, '1.0.0'), [['https://elsewhere.example/nginx-1.0.0.tgz']]);
+  });
+
+  t.test('a table that says the same is none of them, and displaces none', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    const second = await publish(rig, await merge('2.0.0'), { previous: first });
+    const described = await merge('2.0.0', '    description: told anew\n');
+    t.equal(described.locationsDigest, second.locationsDigest);
+    t.not(described.revision, second.revision);
+    const third = await publish(rig, described, { previous: second });
+    t.ok((await olderUrls(third, '1.0.0'))[0]);
+    t.ok((await olderUrls(await rig.restart().load('all'), '1.0.0'))[0]);
+    const back = await publish(rig, await merge('1.0.0'), { previous: third });
+    t.strictSame(
+      back.olderLocations.map(({ digest }) => digest),
+      [second.locationsDigest],
+    );
+  });
+
+  t.test('what the pointer names is kept, and nothing else', async (t) => {
+    const rig = createRig(t);
+    let previous: Snapshot | null = null;
+    const isNamed = new Set<string>();
+    const steps: readonly ((before: Snapshot) => Promise<Publication>)[] = [
+      () => merge('1.0.0'),
+      () => merge('2.0.0'),
+      (before) => moved('2.0.0', before),
+      () => merge('2.0.0', '    description: told anew\n'),
+      () => merge('3.0.0'),
+      () => merge('2.0.0'),
+    ];
+    for (const [number, step] of steps.entries()) {
+      const before: Snapshot | null = previous;
+      previous = await publish(rig, await step(before!), { previous: before });
+      const pointer = (await rig.state.get('virtual:all'))!.value as unknown as {
+        olderLocations: { key: string }[];
+      };
+      const older = pointer.olderLocations.map(({ key }) => key);
+      for (const key of older) isNamed.add(key);
+      const keys = await keysOf(rig.objects);
+      t.ok(
+        older.every((key) => keys.includes(key)),
+        `step ${number}`,
+      );
+      const tables = keys.filter((key) => key.includes('/locations-'));
+      t.ok(tables.length <= 3, `step ${number}: ${tables.length} tables`);
+      const indexes = keys.filter((key) => key.endsWith('/index.yaml'));
+      const revisions = [before ?? previous, previous].map(({ revision }) => revision);
+      t.equal(indexes.length, new Set(revisions).size, `step ${number}`);
+    }
+    t.ok(isNamed.size >= 4);
+  });
+
+  for (const damage of ['removed', 'cut', 'changed'] as const) {
+    t.test(`one that was ${damage} is as if it were not there`, async (t) => {
+      const rig = createRig(t);
+      const first = await publish(rig, await merge('1.0.0'));
+      await damagePart(rig, 'locations', damage);
+      await publish(rig, await merge('2.0.0'), { previous: first });
+      const loaded = await rig.restart().load('all');
+      t.strictSame(servedIn(loaded), ['nginx@2.0.0']);
+      await t.rejects(loaded!.olderLocations[0]!.load(), { code: 'store-failed' });
+      t.strictSame(rig.logged, []);
+    });
+  }
+
+  t.test('a pointer that names none, or what is no name, has none', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    await publish(rig, await merge('2.0.0'), { previous: first });
+    const pointer = (await rig.state.get('virtual:all'))!.value as Record<string, JsonValue>;
+    const [named] = pointer.olderLocations as Record<string, JsonValue>[];
+    const { olderLocations: _olderLocations, ...without } = pointer;
+    for (const value of [
+      without,
+      { ...pointer, olderLocations: null },
+      { ...pointer, olderLocations: {} },
+      { ...pointer, olderLocations: [null, 'text', [], {}] },
+      { ...pointer, olderLocations: [{ ...named, key: 'virtuals/other/locations' }] },
+      { ...pointer, olderLocations: [{ ...named, digest: 'none' }] },
+      { ...pointer, olderLocations: [{ ...named, byteLength: '5' }] },
+    ]) {
+      await rig.state.set('virtual:all', value);
+      const loaded = await rig.restart().load('all');
+      t.strictSame(servedIn(loaded), ['nginx@2.0.0']);
+      t.strictSame(loaded!.olderLocations, [], JSON.stringify(value).slice(-60));
+    }
+    await rig.state.set('virtual:all', pointer);
+    t.equal((await rig.restart().load('all'))!.olderLocations.length, 1);
+  });
 });
 
 t.test('virtual repositories do not remove each other', async (t) => {

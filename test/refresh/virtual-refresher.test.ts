@@ -2,9 +2,12 @@
 import { createHash } from 'node:crypto';
 import { gunzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
+import { AppError } from '../../src/errors.ts';
 import { findLocation } from '../../src/helm/locations.ts';
 import type { MergeInput, SharedBytes } from '../../src/helm/model.ts';
 import type { IndexEngine } from '../../src/refresh/index-engine.ts';
+import { SnapshotStore } from '../../src/refresh/snapshot-store.ts';
+import { VirtualRefresher } from '../../src/refresh/virtual-refresher.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import {
   bytesOf,
@@ -13,6 +16,7 @@ import {
   type FixtureOptions,
   indexOf,
   memberOf,
+  recordLog,
   servedIn,
   TTL_MS,
 } from '../support/app-fixture.ts';
@@ -843,6 +847,190 @@ t.test('a new revision is served before the old ones are removed', async (t) => 
     await fixture.virtual().refresh({ force: true });
   }
   t.strictSame(served, ['nginx@3.0.0', 'redis@2.0.0']);
+});
+
+t.test('what is published is told', async (t) => {
+  const told: string[] = [];
+  const fixture = await createWarm(t);
+  const { objects, state, clock, cache, metrics } = fixture;
+  /** The virtual repository as a start makes it, but somebody listens. */
+  const start = async (): Promise<VirtualRefresher> => {
+    const engine = createInlineEngine();
+    const { logger } = recordLog();
+    const shared = { engine, clock, logger, metrics };
+    const store = new SnapshotStore({ ...shared, objects, state, maxMemoryBytes: 2 ** 30 });
+    const virtual = new VirtualRefresher({
+      ...shared,
+      ...BOTH.virtuals.all,
+      name: 'all',
+      urls: 'proxied',
+      backgroundRefresh: true,
+      ttlMs: TTL_MS,
+      rebuildTimeoutMs: 1000,
+      cache,
+      store,
+      random: () => 0,
+      onPublished(snapshot) {
+        t.equal(virtual.current(), snapshot, 'which is served by then');
+        told.push(servedIn(snapshot).join());
+      },
+    });
+    t.teardown(async () => {
+      await virtual.close();
+      await store.close();
+    });
+    await virtual.load();
+    return virtual;
+  };
+  const virtual = await start();
+  t.strictSame(told, [], 'nothing is stored yet');
+  await virtual.refresh({ force: false });
+  await virtual.whenIdle();
+  t.ok(virtual.current()?.json.gzip);
+  t.strictSame(told, [SERVED.join()], 'once, although it was compressed later');
+  t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
+  t.equal(told.length, 1, 'not where nothing has changed');
+  serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+  await virtual.refresh({ force: true });
+  t.strictSame(told.slice(1), ['nginx@1.2.0,redis@2.0.0']);
+  script(fixture, { status: 404 });
+  t.match(await virtual.refresh({ force: true }), { outcome: 'failed' });
+  t.equal(told.length, 2);
+  await virtual.close();
+  await start();
+  t.strictSame(told.slice(2), ['nginx@1.2.0,redis@2.0.0'], 'and what a start has loaded');
+});
+
+t.test('a version that was lost is found where it was', async (t) => {
+  const before = await createWarm(t);
+  await before.virtual().refresh({ force: false });
+  serve(before, { one: indexOf({ nginx: ['1.2.0'] }) });
+  await before.virtual().refresh({ force: true });
+  const after = await restart(t, before);
+  for (const fixture of [before, after]) {
+    const { locations, olderLocations } = fixture.virtual().current()!;
+    t.equal(findLocation(bytesOf(locations), 'nginx', '1.1.0'), null);
+    const tables =
+      fixture === after ? [await olderLocations[0]!.load()] : olderLocations.map(bytesOf);
+    t.strictSame(
+      tables.map((table) => findLocation(table, 'nginx', '1.1.0')?.urls),
+      [[`${before.upstream.origin}/one/nginx-1.1.0.tgz`]],
+    );
+  }
+});
+
+t.test('republished', async (t) => {
+  const [A, B, C] = ['a', 'b', 'c'].map((digit) => digit.repeat(64)) as [string, string, string];
+  const SERIES = 'chandlery_chart_republished_total';
+  /** An index in which each version has a digest. */
+  const indexWith = (chart: string, digests: Readonly<Record<string, string>>): string => {
+    let index = indexOf({ [chart]: Object.keys(digests) });
+    for (const [version, digest] of Object.entries(digests)) {
+      index = index.replace(
+        `    version: ${version}\n`,
+        `    version: ${version}\n    digest: ${digest}\n`,
+      );
+    }
+    return index;
+  };
+
+  t.test('versions with other content than before are counted and told once', async (t) => {
+    const fixture = await createWarm(t);
+    const virtual = fixture.virtual();
+    serve(fixture, {
+      one: indexWith('nginx', { '1.1.0': A, '1.0.0': B }),
+      two: indexWith('redis', { '2.0.0': C }),
+    });
+    await virtual.refresh({ force: true });
+    serve(fixture, { one: indexWith('nginx', { '1.2.0': C, '1.1.0': C, '1.0.0': `sha256:${B}` }) });
+    await virtual.refresh({ force: true });
+    await virtual.refresh({ force: true });
+    await virtual.whenIdle();
+    t.match(fixture.logged('chart versions republished'), [
+      {
+        level: 'warn',
+        virtual: 'all',
+        count: 1,
+        examples: [{ chart: 'nginx', version: '1.1.0', member: 'one', before: A, after: C }],
+      },
+    ]);
+    t.equal(await fixture.read(`${SERIES}{member="one",seen="index"}`), 1);
+    t.equal(await fixture.read(`${SERIES}{member="two",seen="index"}`), 0);
+    t.equal(await fixture.read(`${SERIES}{member="one",seen="download"}`), 0);
+    t.strictSame(fixture.logged('snapshots not compared'), []);
+  });
+
+  t.test('also those since the last start, and of what had left the memory', async (t) => {
+    const before = await createWarm(t);
+    serve(before, { one: indexWith('nginx', { '1.1.0': A }) });
+    await before.virtual().refresh({ force: true });
+    const after = await restart(t, before, { maxMemoryBytes: 0 });
+    serve(after, { one: indexWith('nginx', { '1.1.0': B }) });
+    await after.virtual().refresh({ force: true });
+    await after.virtual().whenIdle();
+    t.match(after.logged('chart versions republished'), [{ count: 1 }]);
+  });
+
+  t.test('where no locations have changed, nothing is compared', async (t) => {
+    const engine = createInlineEngine();
+    let compared = 0;
+    const { compareLocations } = engine;
+    engine.compareLocations = (older, newer) => {
+      compared++;
+      return compareLocations(older, newer);
+    };
+    const fixture = await createWarm(t, { engine });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: true });
+    serve(fixture, {
+      one: ONE.replaceAll('apiVersion: v2', 'apiVersion: v2\n    description: new'),
+    });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+    await virtual.whenIdle();
+    t.equal(compared, 0);
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    await virtual.refresh({ force: true });
+    await virtual.whenIdle();
+    t.equal(compared, 1);
+    t.strictSame(fixture.logged('chart versions republished'), []);
+  });
+
+  t.test('a refresh does not wait for it, and close gives it up', async (t) => {
+    const engine = createInlineEngine();
+    let isBegun = false;
+    engine.compareLocations = () => {
+      isBegun = true;
+      return new Promise(() => {});
+    };
+    const fixture = await createWarm(t, { engine });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: true });
+    await virtual.whenIdle();
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+    t.strictSame(servedIn(virtual.current()), ['nginx@1.2.0', 'redis@2.0.0']);
+    while (!isBegun) await new Promise((resolve) => setImmediate(resolve));
+    await virtual.close();
+    t.strictSame(fixture.logged('snapshots not compared'), []);
+  });
+
+  t.test('one that fails is told, and costs nothing', async (t) => {
+    const engine = createInlineEngine();
+    engine.compareLocations = async () => {
+      throw new AppError('worker-failed', 'out of memory');
+    };
+    const fixture = await createWarm(t, { engine });
+    const virtual = fixture.virtual();
+    await virtual.refresh({ force: true });
+    serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published', error: null });
+    await virtual.whenIdle();
+    t.match(fixture.logged('snapshots not compared'), [
+      { level: 'warn', virtual: 'all', code: 'worker-failed' },
+    ]);
+    const { yaml, json } = virtual.current()!;
+    t.ok(yaml.gzip !== null && json.gzip !== null);
+  });
 });
 
 t.test('requests', async (t) => {

@@ -84,6 +84,33 @@ t.test('a member is prepared, merged, compressed and digested', async (t) => {
   }
 });
 
+t.test('two tables of locations are compared', async (t) => {
+  const pool = createRealPool(t);
+  const tableOf = async (digest: string): Promise<SharedBytes> => {
+    const index = indexOf({ nginx: ['1.0.0'] }).replace(
+      '    urls:',
+      `    digest: ${digest}\n    urls:`,
+    );
+    const prepared = await pool.prepareMember({
+      bytes: Buffer.from(index),
+      maxBytes: 1_000_000,
+      baseUrl: 'https://charts.example/',
+      urls: ['proxied'],
+    });
+    const input = { members: [{ name: 'one', prepared }], urls: 'proxied' } as const;
+    return (await pool.mergeLocations(input)).locations;
+  };
+  const [before, after] = ['a', 'b'].map((digit) => digit.repeat(64)) as [string, string];
+  const tables = [await tableOf(before), await tableOf(after)] as const;
+  t.strictSame(await pool.compareLocations(...tables), {
+    count: 1,
+    byMember: { one: 1 },
+    examples: [{ chart: 'nginx', version: '1.0.0', member: 'one', before, after }],
+  });
+  const none = new Uint8Array(new SharedArrayBuffer(64));
+  await t.rejects(pool.compareLocations(none, tables[1]), { code: 'store-failed' });
+});
+
 t.test('an error of the engine comes back with its code and its details', async (t) => {
   const pool = createRealPool(t);
   const input = { bytes: Buffer.from('<html>'), maxBytes: 100, baseUrl: null, urls: [] };

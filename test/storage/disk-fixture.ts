@@ -88,13 +88,13 @@ export function traceDisk(t: Test, root: string): string[] {
   return steps;
 }
 
-/** The root of a file system of 256 KiB; null, and the test is skipped, where none can be mounted. */
-export async function mountSmallDisk(t: Test): Promise<string | null> {
+/** The root of a small file system; null, and the test is skipped, where none can be mounted. */
+export async function mountSmallDisk(t: Test, { kibibytes = 256 } = {}): Promise<string | null> {
   const run = promisify(execFile);
   const path = await mkdtemp(join(tmpdir(), 'chandlery-small-disk-'));
   t.teardown(() => rm(path, { recursive: true }));
   try {
-    await run('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', path]);
+    await run('mount', ['-t', 'tmpfs', '-o', `size=${kibibytes}k`, 'tmpfs', path]);
   } catch {
     t.pass('a small tmpfs cannot be mounted by this user', { skip: true });
     return null;

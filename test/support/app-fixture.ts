@@ -165,7 +165,10 @@ export function createParts(options: PartsOptions): Parts {
           headers: {},
           timeoutMs: member.timeoutMs ?? 30_000,
           maxIndexBytes: member.maxIndexBytes ?? 64 * 1024 * 1024,
+          maxChartBytes: 268_435_456,
           allowPrivateAddresses: true,
+          registry: null,
+          plainHttp: false,
         },
       });
     }

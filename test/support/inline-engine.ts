@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import { mergeJson, mergeLocations, mergeYaml } from '../../src/helm/assemble.ts';
+import { compareLocations } from '../../src/helm/locations.ts';
 import type { SharedBytes } from '../../src/helm/model.ts';
 import { prepareMember } from '../../src/helm/prepare.ts';
 import type { IndexEngine } from '../../src/refresh/index-engine.ts';
@@ -19,6 +20,7 @@ export function createInlineEngine(): IndexEngine {
     mergeYaml: async (input) => mergeYaml(input),
     mergeJson: async (input) => mergeJson(input),
     mergeLocations: async (input) => mergeLocations(input),
+    compareLocations: async (before, after) => compareLocations(before, after),
     compress: async (bytes) => share(gzipSync(bytes)),
     digest: async (bytes) => createHash('sha256').update(bytes).digest('hex'),
     ready: async () => {},
@@ -48,6 +50,7 @@ export function countCalls(engine: IndexEngine): CountedEngine {
       },
       mergeJson: (input) => engine.mergeJson(input),
       mergeLocations: (input) => engine.mergeLocations(input),
+      compareLocations: (before, after) => engine.compareLocations(before, after),
       compress: (bytes) => engine.compress(bytes),
       digest: (bytes) => engine.digest(bytes),
       ready: () => engine.ready(),

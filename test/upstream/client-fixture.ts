@@ -1,12 +1,10 @@
 /** What the tests of the upstream client have in common: a client, its fake clock and its log. */
-
-import type { LookupFunction } from 'node:net';
 import { Writable } from 'node:stream';
 import type { Test } from 'tap';
 import { AppError, type ErrorCode } from '../../src/errors.ts';
 import { createLogger } from '../../src/logger.ts';
 import type { RemoteEndpoint, Upstream } from '../../src/upstream/upstream.ts';
-import { createUpstream } from '../../src/upstream/upstream-client.ts';
+import { createUpstream, type UpstreamOptions } from '../../src/upstream/upstream-client.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
 
@@ -28,7 +26,7 @@ export interface Fixture {
 /** Starts a server and a client; both are gone when the test ends. */
 export async function createFixture(
   t: Test,
-  options: { readonly lookup?: LookupFunction } = {},
+  options: Pick<UpstreamOptions, 'lookup' | 'memory'> = {},
 ): Promise<Fixture> {
   const server = await startScriptedUpstream();
   const clock = new FakeClock();
@@ -61,7 +59,10 @@ export async function createFixture(
       headers: {},
       timeoutMs: TIMEOUT_MS,
       maxIndexBytes: 1_000_000,
+      maxChartBytes: 268_435_456,
       allowPrivateAddresses: true,
+      registry: null,
+      plainHttp: false,
       ...overrides,
     }),
   };

@@ -1,8 +1,10 @@
 /** Opening a chart file: what is sent, what comes back, and how a body that breaks off is told. */
 import { once } from 'node:events';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { gzipSync } from 'node:zlib';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { redirectTo, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { createFixture, failureOf, TIMEOUT_MS } from './client-fixture.ts';
 
@@ -11,6 +13,27 @@ const GET = { method: 'GET' } as const;
 const HEAD = { method: 'HEAD' } as const;
 /** One timer for the headers, one for the first piece of the body, one for the next that never comes. */
 const ARMINGS_AMID_BODY = 3;
+
+/** A server that gives the body of its one answer as it is told to. */
+async function startDripping(
+  t: Test,
+): Promise<{ readonly origin: string; write(bytes: Uint8Array): void }> {
+  let response: ServerResponse | null = null;
+  const server = createServer((_request, answer) => {
+    response = answer;
+    answer.flushHeaders();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  return {
+    origin: `http://127.0.0.1:${port}`,
+    write: (bytes) => void response?.write(bytes),
+  };
+}
 
 t.test('a chart file', async (t) => {
   await t.test('is streamed with its length and its type', async (t) => {
@@ -50,6 +73,18 @@ t.test('a chart file', async (t) => {
     t.ok(body.equals(await buffer(reading.body)));
   });
 
+  await t.test('that is announced to be too large is refused before any of it', async (t) => {
+    const { server, upstream, remote } = await createFixture(t);
+    server.on('/a-1.tgz', { body: CHART });
+    const url = `${server.origin}/a-1.tgz`;
+    for (const method of [GET, HEAD]) {
+      const endpoint = remote({ maxChartBytes: CHART.length - 1 });
+      await failureOf(t, upstream.openChart(endpoint, url, method), 'upstream-too-large');
+    }
+    const endpoint = remote({ maxChartBytes: CHART.length });
+    t.match(await upstream.openChart(endpoint, url, HEAD), { bytes: CHART.length });
+  });
+
   await t.test('that a server claims to have encoded arrives as it lies there', async (t) => {
     const { server, upstream, remote } = await createFixture(t);
     server.on('/a-1.tgz', { headers: { 'content-encoding': 'x-gzip' }, body: CHART });
@@ -62,7 +97,12 @@ t.test('a chart file', async (t) => {
     const { server, upstream, remote, clock } = await createFixture(t);
     server.on('/a-1.tgz', { headers: { 'content-type': 'application/gzip' }, body: CHART });
     const reading = await upstream.openChart(remote(), `${server.origin}/a-1.tgz`, HEAD);
-    t.same(reading, { body: null, bytes: CHART.length, contentType: 'application/gzip' });
+    t.same(reading, {
+      body: null,
+      bytes: CHART.length,
+      contentType: 'application/gzip',
+      sha256: null,
+    });
     t.equal(server.requests[0]?.method, 'HEAD');
     await upstream.close();
     t.same(clock.armedDelaysMs, []);
@@ -103,7 +143,11 @@ t.test('a chart file', async (t) => {
 
   await t.test('of a scheme that we do not speak is a failure that says so', async (t) => {
     const { upstream, remote } = await createFixture(t);
-    for (const url of ['oci://ghcr.io/charts/a:1', 'file:///a.tgz', 's3://bucket/a.tgz?k=s3cret']) {
+    for (const url of [
+      'ftp://ghcr.io/charts/a-1.tgz',
+      'file:///a.tgz',
+      's3://bucket/a.tgz?k=s3cret',
+    ]) {
       const error = await failureOf(
         t,
         upstream.openChart(remote(), url, GET),
@@ -114,6 +158,18 @@ t.test('a chart file', async (t) => {
     }
     await failureOf(t, upstream.openChart(remote(), 'charts/a.tgz', GET), 'upstream-unreachable');
   });
+});
+
+t.test('a provenance is beside its archive, with the same query', async (t) => {
+  const { server, upstream, remote } = await createFixture(t);
+  server.on('/a-1.tgz.prov', { body: 'signed' });
+  const url = `${server.origin}/a-1.tgz?sig=1`;
+  const reading = await upstream.openChart(remote(), url, { ...GET, file: 'provenance' });
+  if (reading?.body == null) throw new Error('expected a body');
+  t.equal((await buffer(reading.body)).toString(), 'signed');
+  t.equal(server.requests[0]?.path, '/a-1.tgz.prov?sig=1');
+  server.on('/a-1.tgz.prov', { status: 404 });
+  t.equal(await upstream.openChart(remote(), url, { ...HEAD, file: 'provenance' }), null);
 });
 
 t.test('a chart elsewhere', async (t) => {
@@ -233,6 +289,47 @@ t.test('a body', async (t) => {
     await once(reading.body, 'readable');
     await clock.advance(10 * TIMEOUT_MS);
     t.ok(body.equals(await buffer(reading.body)));
+  });
+
+  await t.test('that drips without ever being silent is too slow in the end', async (t) => {
+    const { upstream, clock, remote } = await createFixture(t);
+    for (const { startBytes, gaps } of [
+      { startBytes: 1, gaps: 11 },
+      // A second for each 16 KiB: 100 of them are three gaps more.
+      { startBytes: 1_638_400, gaps: 14 },
+    ]) {
+      const dripping = await startDripping(t);
+      const url = `${dripping.origin}/a-1.tgz`;
+      const reading = await upstream.openChart(remote(), url, GET);
+      if (reading?.body == null) throw new Error('expected a body');
+      const { body } = reading;
+      const failed = failureOf(t, once(body, 'close'), 'upstream-timeout');
+      let received = 0;
+      let notify = (): void => {};
+      body.on('data', (chunk: Uint8Array) => {
+        received += chunk.length;
+        notify();
+      });
+      const give = async (bytes: number): Promise<void> => {
+        const target = received + bytes;
+        dripping.write(Buffer.alloc(bytes));
+        while (received < target) {
+          await new Promise<void>((resolve) => {
+            notify = resolve;
+          });
+        }
+        await clock.untilArmed();
+      };
+      await give(startBytes);
+      for (let gap = 1; gap < gaps; gap += 1) {
+        await clock.advance(TIMEOUT_MS - 1_000);
+        t.equal(body.destroyed, false, `after ${gap} gaps`);
+        await give(1);
+      }
+      await clock.advance(TIMEOUT_MS - 1_000);
+      t.match((await failed).message, /gave no more than \d+ bytes/);
+      t.same(clock.armedDelaysMs, []);
+    }
   });
 
   await t.test('is cancelled by the signal, also where nobody reads', async (t) => {
