@@ -67,7 +67,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['config', 'metrics'],
   ['storage', 'upstream'],
   ['workers'],
-  ['helm', 'clock', 'logger', 'garbage', 'version', 'nearest-names'],
+  ['helm', 'clock', 'logger', 'garbage', 'version', 'nearest-names', 'until-aborted'],
   ['errors'],
 ];
 

@@ -16,6 +16,7 @@ import { AppError, toAppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ObjectInfo, ObjectStore } from '../storage/object-store.ts';
+import { untilAborted } from '../until-aborted.ts';
 
 /** A stored file; times in ms since the epoch. */
 export interface StoredBlob {
@@ -204,7 +205,7 @@ export class BlobStore {
       for (;;) {
         const running = this.#puts.get(sha256);
         if (running === undefined) break;
-        if (await unlessAborted(hasSucceeded(running), signal)) return true;
+        if (await untilAborted(signal, () => hasSucceeded(running), abortedError)) return true;
       }
       const put = this.#store(sha256, body, options).finally(() => this.#puts.delete(sha256));
       this.#puts.set(sha256, put);
@@ -700,22 +701,6 @@ async function hasSucceeded(work: Promise<void>): Promise<boolean> {
     return true;
   } catch {
     return false;
-  }
-}
-
-/** Waits for what goes on whoever waits. */
-async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work;
-  let abort = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(abortedError(signal));
-    signal.addEventListener('abort', abort, { once: true });
-    if (signal.aborted) abort();
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', abort);
   }
 }
 

@@ -12,6 +12,7 @@ import { parseSha256 } from '../helm/chart-digest.ts';
 import type { ChartLocation } from '../helm/locations.ts';
 import type { Logger } from '../logger.ts';
 import type { ChartDownloadResult, Metrics } from '../metrics.ts';
+import { untilAborted } from '../until-aborted.ts';
 import type {
   ChartFileKind,
   ChartReading,
@@ -533,7 +534,7 @@ export function createChartFiles(options: {
         const sharing = share(wanted);
         sharing.takers++;
         try {
-          const arrived = await waitFor(sharing.opening, demand.signal);
+          const arrived = await untilAborted(demand.signal, () => sharing.opening, createAborted);
           if (arrived === null) return null;
           const { download, sha256, stored } = arrived;
           const body = download.createReader();
@@ -542,10 +543,8 @@ export function createChartFiles(options: {
             return { body, bytes, part: null, source: 'upstream', sha256, freshForMs: null };
           }
           // Its beginning is gone, for want of disk space; once it has ended there is another way.
-          await waitFor(
-            stored.catch(() => null),
-            demand.signal,
-          );
+          const over = stored.then(ignore, ignore);
+          await untilAborted(demand.signal, () => over, createAborted);
         } finally {
           sharing.takers--;
           letGo(sharing);
@@ -641,9 +640,10 @@ export function createChartFiles(options: {
       }
       await untilQuiet(signal);
       if (signal.aborted) throw createAborted();
-      const arrived = await waitFor(share(wanted).opening, signal);
+      const { opening } = share(wanted);
+      const arrived = await untilAborted(signal, () => opening, createAborted);
       if (arrived === null) return 'absent';
-      await waitFor(arrived.stored, signal);
+      await untilAborted(signal, () => arrived.stored, createAborted);
       return 'stored';
     },
 
@@ -728,16 +728,8 @@ function toUpstreamError(error: unknown): AppError {
   });
 }
 
-/** The outcome of shared work, or `aborted` for the one caller who does not wait any longer. */
-async function waitFor<T>(shared: Promise<T>, signal: AbortSignal): Promise<T> {
-  return await new Promise<T>((resolve, reject) => {
-    const abort = (): void => reject(createAborted());
-    if (signal.aborted) abort();
-    else signal.addEventListener('abort', abort, { once: true });
-    shared.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
-}
-
 function createAborted(): AppError {
   return new AppError('aborted', 'nobody waits for this chart file any more');
 }
+
+function ignore(): void {}

@@ -13,6 +13,7 @@ import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ObjectStore } from '../storage/object-store.ts';
 import type { JsonValue, StateStore } from '../storage/state-store.ts';
+import { untilAborted } from '../until-aborted.ts';
 import type { IndexEngine } from './index-engine.ts';
 import type { Snapshot, SnapshotPart, SnapshotVariant } from './snapshot.ts';
 import {
@@ -250,9 +251,9 @@ export class SnapshotStore {
     for (const name of COMPRESSED) {
       const { identity, gzip } = name === 'yamlGzip' ? snapshot.yaml : snapshot.json;
       if (gzip !== null) continue;
-      const plain = await unlessAborted(signal, () => identity.load());
-      const bytes = await unlessAborted(signal, () => this.#engine.compress(plain));
-      const digest = await unlessAborted(signal, () => this.#engine.digest(bytes));
+      const plain = await untilAborted(signal, () => identity.load(), abandoned);
+      const bytes = await untilAborted(signal, () => this.#engine.compress(plain), abandoned);
+      const digest = await untilAborted(signal, () => this.#engine.digest(bytes), abandoned);
       const content = { key: objectKey(virtual, pointer, name), digest, bytes };
       await this.#put(content, signal);
       made[name] = content;
@@ -283,11 +284,15 @@ export class SnapshotStore {
     { signal }: { readonly signal: AbortSignal },
   ): Promise<Republished> {
     return this.#afterwards.take(() =>
-      unlessAborted(signal, async () => {
-        const before = await previous.locations.load();
-        const after = await published.locations.load();
-        return await this.#engine.compareLocations(before, after);
-      }),
+      untilAborted(
+        signal,
+        async () => {
+          const before = await previous.locations.load();
+          const after = await published.locations.load();
+          return await this.#engine.compareLocations(before, after);
+        },
+        abandoned,
+      ),
     );
   }
 
@@ -391,24 +396,6 @@ export class SnapshotStore {
   async close(): Promise<void> {
     this.#garbage.close();
     await this.#memory.close();
-  }
-}
-
-/** The outcome of `work`, or `aborted` as soon as nobody is interested any more. */
-async function unlessAborted<Value>(
-  signal: AbortSignal,
-  work: () => Promise<Value>,
-): Promise<Value> {
-  if (signal.aborted) throw abandoned();
-  let abort = (): void => {};
-  const aborted = new Promise<never>((_resolve, reject) => {
-    abort = () => reject(abandoned());
-    signal.addEventListener('abort', abort, { once: true });
-  });
-  try {
-    return await Promise.race([work(), aborted]);
-  } finally {
-    signal.removeEventListener('abort', abort);
   }
 }
 

@@ -7,6 +7,7 @@
  * OCI image specification ("Image Manifest"), and Helm's `pkg/registry/client.go`.
  */
 import { createHash } from 'node:crypto';
+import { untilAborted } from '../until-aborted.ts';
 import type { Exchange } from './exchange.ts';
 import { isGzipEncoding } from './index-body.ts';
 import { type OciReference, SHA256_DIGEST } from './oci-reference.ts';
@@ -303,7 +304,11 @@ export class OciRegistries {
       this.#fetchToken(remote, realm, credentials),
     );
     try {
-      return await untilAborted(coming, call.signal);
+      return await untilAborted(
+        call.signal,
+        () => coming,
+        ({ reason }) => reason,
+      );
     } catch (error) {
       // What failed is this, and a try of the call begins with it again.
       call.method = 'GET';
@@ -507,21 +512,4 @@ function parseObject(bytes: Uint8Array): Readonly<Record<string, unknown>> | nul
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** Waits for what goes on without us. */
-async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  if (signal.aborted) throw signal.reason;
-  let abort: (() => void) | undefined;
-  try {
-    return await Promise.race([
-      promise,
-      new Promise<never>((_resolve, reject) => {
-        abort = () => reject(signal.reason);
-        signal.addEventListener('abort', abort);
-      }),
-    ]);
-  } finally {
-    if (abort !== undefined) signal.removeEventListener('abort', abort);
-  }
 }
