@@ -1,8 +1,8 @@
 /**
  * The stored chart files, by content: the object `charts/blobs/{sha256}` is there once, however many
  * members have it. All of them together keep to a budget, and what was not used for longest leaves
- * first. It promises that what it gives has the size that was asked for, and that it evicts nothing
- * that this process is reading or writing.
+ * first. It promises that what it gives as a whole has the size and the SHA-256 that were asked for, and
+ * that it evicts nothing that this process is reading or writing.
  *
  * When a blob was last used is kept in memory and written now and then to the object `charts/uses`:
  * a line for each. What of it is lost, or damaged, falls back to the time of storing. Several
@@ -15,8 +15,9 @@ import type { Clock, ClockTimer } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
-import type { ObjectInfo, ObjectStore } from '../storage/object-store.ts';
+import type { ObjectInfo, ObjectReading, ObjectStore } from '../storage/object-store.ts';
 import { untilAborted } from '../until-aborted.ts';
+import { verifiedBody } from './verified-body.ts';
 
 /** A stored file; times in ms since the epoch. */
 export interface StoredBlob {
@@ -72,6 +73,9 @@ const LEARN_EVERY_MS = 3_600_000;
 /** What names a blob is written just after it; a younger one may be about to be named. */
 const UNNAMED_FOR_MS = 3_600_000;
 
+/** Up to this size a blob is verified before any of it is given, so that one that is damaged is a miss. */
+const VERIFIED_AT_ONCE_BYTES = 256 * 1024;
+
 /** What is known of a blob. Whoever puts it anew makes another object of it. */
 interface Entry {
   bytes: number;
@@ -88,6 +92,11 @@ export class BlobStore {
   #entries = new Map<string, Entry>();
   /** Of all entries. */
   #bytes = 0;
+  /**
+   * By SHA-256, when the object was last modified whose content this process knows to be right: it was
+   * put here, or read once as a whole. Memory that a disk has is not to be trusted for years.
+   */
+  readonly #verified = new Map<string, number>();
   /** How many readers and writers a blob has in this process. */
   readonly #pins = new Map<string, number>();
   readonly #puts = new Map<string, Promise<void>>();
@@ -129,7 +138,9 @@ export class BlobStore {
 
   /**
    * Opens a blob, which counts as a use. `start` and `end` (inclusive) as `ObjectStore.open` has them.
-   * Null where it is not there, or has another size than `bytes`: then it is removed.
+   * Null where it is not there, or is damaged: then it is removed. Its SHA-256 is looked at where it is
+   * opened as a whole for the first time since it was modified; a large one that has another fails amid
+   * its reading, before its end, and is removed then.
    * @throws AppError `store-failed`, `closed`.
    */
   async open(
@@ -148,7 +159,9 @@ export class BlobStore {
         reading?.body.destroy();
         return null;
       }
-      const { body } = reading!;
+      const isPart = part.start !== undefined || part.end !== undefined;
+      const body = isPart ? reading!.body : await this.#verify(sha256, reading!);
+      if (body === null) return null;
       isHandedOver = true;
       body.once('close', () => {
         this.#unpin(sha256);
@@ -362,6 +375,41 @@ export class BlobStore {
     return false;
   }
 
+  /** The whole content, held against its name where that was not done yet; null where it is another. */
+  async #verify(sha256: string, reading: ObjectReading): Promise<Readable | null> {
+    const { bytes, body } = reading;
+    const modifiedAt = reading.modifiedAt.getTime();
+    if (this.#verified.get(sha256) === modifiedAt) return body;
+    const note = (isRight: boolean): void => {
+      if (isRight) this.#verified.set(sha256, modifiedAt);
+      else this.#discardDamaged(sha256, reading);
+    };
+    if (bytes > VERIFIED_AT_ONCE_BYTES) return verifiedBody(body, sha256, note);
+    const content: Uint8Array[] = [];
+    let isRight = true;
+    const verified = verifiedBody(body, sha256, (found) => {
+      isRight = found;
+      note(found);
+    });
+    try {
+      for await (const chunk of verified) content.push(chunk as Uint8Array);
+    } catch (error) {
+      if (isRight) throw error;
+      return null;
+    }
+    return Readable.from(content);
+  }
+
+  #discardDamaged(sha256: string, info: ObjectInfo): void {
+    this.#logger.warn({ sha256, bytes: info.bytes }, 'stored chart file damaged');
+    const removal = this.#discardUnchanged(sha256, info)
+      .then(ignore, (error: unknown) => {
+        this.#logger.warn({ err: error, sha256 }, 'damaged chart file not removed');
+      })
+      .finally(() => this.#background.delete(removal));
+    this.#background.add(removal);
+  }
+
   #use(sha256: string, bytes: number): void {
     const entry = this.#entries.get(sha256);
     // It is gone already, or about to be; whoever has it open still reads it.
@@ -386,6 +434,7 @@ export class BlobStore {
 
   #forget(sha256: string): void {
     this.#touched?.add(sha256);
+    this.#verified.delete(sha256);
     const entry = this.#entries.get(sha256);
     if (entry === undefined) return;
     this.#entries.delete(sha256);
@@ -482,6 +531,7 @@ export class BlobStore {
         );
       }
       this.#add(sha256, bytes);
+      this.#verified.set(sha256, info.modifiedAt.getTime());
       await this.#evict({ atPinned: 'pass' });
     } finally {
       this.#unpin(sha256);

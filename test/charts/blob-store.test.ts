@@ -75,6 +75,36 @@ t.test('a blob of another size is removed and is not there', async (t) => {
   }
 });
 
+t.test('a blob of the right size and other content is never given as a whole', async (t) => {
+  for (const [bytes, isLarge] of [
+    [10, false],
+    [256 * 1024, false],
+    [256 * 1024 + 1, true],
+    [2_000_000, true],
+  ] as const) {
+    const { blobs, put, read, path, letters, log } = createStorage(t);
+    const { sha256 } = blobOf('a', bytes);
+    await put('a', bytes);
+    t.equal((await read('a', bytes))?.length, bytes);
+    const content = Buffer.alloc(bytes, 'a');
+    content[bytes - 1] = 0x62;
+    await damage(path, `charts/blobs/${sha256}`, content);
+    if (isLarge) {
+      const reading = await blobs.open(sha256, { bytes });
+      let given = 0;
+      const reader = async () => {
+        for await (const chunk of reading!.body) given += (chunk as Uint8Array).length;
+      };
+      await t.rejects(reader(), { code: 'store-failed' });
+      t.ok(given < bytes, 'nobody got all of it');
+      // What is removed behind that is waited for here.
+      await blobs.close();
+    } else t.equal(await read('a', bytes), null);
+    t.match(log.at(-1), 'warn: stored chart file damaged');
+    t.equal(await letters(), '');
+  }
+});
+
 t.test('a damaged blob that is being put anew is not taken away', async (t) => {
   const gate = createGate();
   const removed: string[] = [];

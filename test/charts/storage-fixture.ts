@@ -127,7 +127,11 @@ export function pathOf(root: string, letter: string, bytes?: number): string {
 }
 
 /** Writes over an object where it lies, as a broken disk would. */
-export async function damage(root: string, key: string, content: string): Promise<void> {
+export async function damage(
+  root: string,
+  key: string,
+  content: string | Uint8Array,
+): Promise<void> {
   await writeFile(join(root, pathOfKey(key)), content);
 }
 
