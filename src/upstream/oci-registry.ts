@@ -18,6 +18,7 @@ import {
   parseChallenges,
   parseToken,
 } from './registry-auth.ts';
+import { isRest, rangeFrom } from './resumed-body.ts';
 import {
   authorizationOf,
   type Call,
@@ -80,6 +81,15 @@ export type Artifact =
     }
   /** Something else; `what` names it, as in "a container image". */
   | { readonly kind: 'other'; readonly digest: string; readonly what: string };
+
+/** A blob that is being read. */
+export interface OpenBlob {
+  /** The one that failures of its body belong to. */
+  readonly call: Call;
+  readonly exchange: Exchange;
+  /** Asks for the rest from a byte on; null where the registry does not give it. */
+  readonly reopen: (from: number) => Promise<Exchange | null>;
+}
 
 /** A repository of a registry, on behalf of a call; the call's retries are those of each request. */
 interface Place {
@@ -154,16 +164,19 @@ export class OciRegistries {
   }
 
   /**
-   * Opens a blob, for its reader to check. Null where it is missing. The call that is returned beside it
-   * is the one that failures of its body belong to.
+   * Opens a blob, for its reader to check. Null where it is missing.
    * @throws AppError `upstream-*`, `digest-mismatch` where another length is announced.
    */
-  async openBlob(
-    outer: Call,
-    place: Place,
-    blob: Blob,
-  ): Promise<{ readonly call: Call; readonly exchange: Exchange } | null> {
+  async openBlob(outer: Call, place: Place, blob: Blob): Promise<OpenBlob | null> {
     const call = this.#begin(outer, 'GET', place, `blobs/sha256:${blob.sha256}`);
+    // What has the same digest is the same: no other validator is needed.
+    const reopen = (from: number): Promise<Exchange | null> =>
+      this.#try(call, async () => {
+        const rest = await this.#ask(call, place, '*/*', rangeFrom(from));
+        if (isRest(rest, from, blob.bytes)) return rest;
+        rest.discard();
+        return null;
+      });
     return this.#try(call, async () => {
       const exchange = await this.#ask(call, place, '*/*');
       if (isMissing(exchange)) return null;
@@ -176,7 +189,7 @@ export class OciRegistries {
           `announces ${announcedBytes} bytes of a blob that has ${blob.bytes}`,
         );
       }
-      return { call, exchange };
+      return { call, exchange, reopen };
     });
   }
 
@@ -229,7 +242,12 @@ export class OciRegistries {
   }
 
   /** Asks for the URL of the call, a second time where the first answer says whom to prove it to. */
-  async #ask(call: Call, place: Place, accept: string): Promise<Exchange> {
+  async #ask(
+    call: Call,
+    place: Place,
+    accept: string,
+    more: Readonly<Record<string, string>> = {},
+  ): Promise<Exchange> {
     const { remote, url, method } = call;
     const scope = `repository:${place.repository}:pull`;
     const key = JSON.stringify([remote.name, url.origin, scope]);
@@ -246,6 +264,7 @@ export class OciRegistries {
         ...(header !== null && hop.origin === url.origin ? { authorization: header } : {}),
         accept,
         'accept-encoding': 'identity',
+        ...more,
       }));
       // What another origin asks for is none of the registry's business.
       if (exchange.status !== 401 || call.url.origin !== url.origin) return exchange;

@@ -15,6 +15,7 @@ import type { UpstreamMemory } from './oci-memory.ts';
 import { parseOciReference } from './oci-reference.ts';
 import { OciRegistries } from './oci-registry.ts';
 import { isHttpUrl } from './redirect-policy.ts';
+import { type BodySource, isRest, rangeFrom, resumeWhereCut } from './resumed-body.ts';
 import { chartRetries, indexRetries } from './retry-policy.ts';
 import {
   authorizationOf,
@@ -63,12 +64,14 @@ export function createUpstream(options: UpstreamOptions): Upstream {
 
 export class UpstreamClient implements Upstream {
   readonly #transport: Transport;
+  readonly #log: Logger;
   readonly #registries: OciRegistries;
   readonly #ociIndexes: OciIndexes;
 
   constructor({ clock, random, logger, lookup, memory }: UpstreamOptions) {
     const transport = new Transport({ clock, random, logger, lookup });
     this.#transport = transport;
+    this.#log = logger;
     this.#registries = new OciRegistries({ transport, nowMs: () => clock.monotonicMs() });
     this.#ociIndexes = new OciIndexes({
       registries: this.#registries,
@@ -192,13 +195,16 @@ export class UpstreamClient implements Upstream {
     if (file === 'provenance') start.pathname += '.prov';
     // The bytes are wanted as they lie there; like Helm, we do not undo an encoding that a server claims
     // for a file that is compressed anyway.
-    const exchange = await this.#transport.tryAgain(call, () =>
-      this.#transport.follow(call, start, (hop) => ({
-        accept: '*/*',
-        ...ownHeaders(call.remote, hop),
-        'accept-encoding': 'identity',
-      })),
-    );
+    const ask = (more: Readonly<Record<string, string>> = {}): Promise<Exchange> =>
+      this.#transport.tryAgain(call, () =>
+        this.#transport.follow(call, start, (hop) => ({
+          accept: '*/*',
+          ...ownHeaders(call.remote, hop),
+          'accept-encoding': 'identity',
+          ...more,
+        })),
+      );
+    const exchange = await ask();
     if (exchange.status === 404 || exchange.status === 410) {
       exchange.discard();
       return null;
@@ -211,14 +217,23 @@ export class UpstreamClient implements Upstream {
       exchange.end();
       throw error;
     }
-    if (call.method === 'HEAD') exchange.discard();
-    return {
-      body:
-        call.method === 'HEAD' ? null : createBody({ outer: call, call, exchange, bytes: null }),
-      bytes,
-      contentType: exchange.header('content-type'),
-      sha256: null,
+    const told = { bytes, contentType: exchange.header('content-type'), sha256: null };
+    if (call.method === 'HEAD') {
+      exchange.discard();
+      return { ...told, body: null };
+    }
+    const etag = readValidator(exchange, 'etag');
+    // Only a strong one says that the rest belongs to what is here: RFC 9110, section 13.1.5.
+    const isStrong = etag?.startsWith('"') === true;
+    const reopen = async (from: number): Promise<Exchange | null> => {
+      if (etag === null || !isStrong) return null;
+      const rest = await ask({ ...rangeFrom(from), 'if-range': etag });
+      if (isRest(rest, from, bytes)) return rest;
+      rest.discard();
+      return null;
     };
+    const source = this.#resumable(call, exchange, reopen);
+    return { ...told, body: createBody({ outer: call, call, source, bytes: null }) };
   }
 
   /** Of a registry. */
@@ -248,7 +263,20 @@ export class UpstreamClient implements Upstream {
     if (call.method === 'HEAD') return { ...told, body: null };
     const opened = await this.#registries.openBlob(call, reference, blob);
     if (opened === null) return null;
-    return { ...told, body: createBody({ outer: call, ...opened, bytes }) };
+    const source = this.#resumable(opened.call, opened.exchange, opened.reopen);
+    return { ...told, body: createBody({ outer: call, call: opened.call, source, bytes }) };
+  }
+
+  #resumable(
+    call: Call,
+    first: Exchange,
+    reopen: (from: number) => Promise<Exchange | null>,
+  ): BodySource {
+    const onResume = (from: number): void => {
+      const { remote, url } = call;
+      this.#log.info({ member: remote.name, url: displayUrl(url), from }, 'chart download resumed');
+    };
+    return resumeWhereCut({ first, reopen, onResume });
   }
 }
 
@@ -330,10 +358,10 @@ function createBody(options: {
   readonly outer: OuterCall;
   /** The request that the body is the answer to. */
   readonly call: Call;
-  readonly exchange: Exchange;
+  readonly source: BodySource;
   readonly bytes: number | null;
 }): Readable {
-  const { outer, call, exchange, bytes } = options;
+  const { outer, call, source, bytes } = options;
   let received = 0;
   const take = (chunk: Uint8Array | null): void => {
     received += chunk?.length ?? 0;
@@ -350,11 +378,11 @@ function createBody(options: {
   const abort = (): void => stop(call.signal.reason);
   const body: Readable = new Readable({
     read() {
-      exchange.read().then(take).catch(stop);
+      source.read().then(take).catch(stop);
     },
     destroy(error, done) {
       call.signal.removeEventListener('abort', abort);
-      exchange.end();
+      source.end();
       outer.finish();
       done(error);
     },

@@ -535,6 +535,25 @@ t.test('a body', async (t) => {
     await server.untilNoConnections();
   });
 
+  await t.test('that breaks off goes on where it was, with no other validator', async (t) => {
+    const { server, read } = await createRegistryFixture(t);
+    const archive = 'an archive of some length';
+    const { archivePath } = scriptChart(server, { archive });
+    const [first, rest] = [archive.slice(0, 9), archive.slice(9)];
+    const range = `Content-Range: bytes 9-${archive.length - 1}/${archive.length}`;
+    const whole = `Content-Length: ${archive.length}`;
+    server.on(archivePath, [
+      { kind: 'raw', bytes: `HTTP/1.1 200 OK\r\n${whole}\r\n\r\n${first}`, ending: 'end' },
+      {
+        kind: 'raw',
+        bytes: `HTTP/1.1 206 Partial Content\r\n${range}\r\nContent-Length: ${rest.length}\r\n\r\n${rest}`,
+        ending: 'end',
+      },
+    ]);
+    t.equal(await read(), archive);
+    t.equal(server.requests.at(-1)?.headers.range, 'bytes=9-');
+  });
+
   await t.test('whose connection was cut before is asked for once more', async (t) => {
     const { server, read } = await createRegistryFixture(t);
     const { archivePath, manifestPath, manifest } = scriptChart(server, { archive: 'chart' });

@@ -267,6 +267,45 @@ t.test('a body', async (t) => {
     }
   }
 
+  await t.test('that is cut goes on where it broke off, as often as makes sense', async (t) => {
+    const file = Buffer.from(Array.from({ length: 100 }, (_, at) => at));
+    /** Gives all from `from` on, but breaks off after `length` bytes. */
+    const part = (from: number, length: number, etag = '"v1"') => {
+      const status = from === 0 ? '200 OK' : '206 Partial Content';
+      const range = from === 0 ? '' : `Content-Range: bytes ${from}-99/100\r\n`;
+      const headers = `HTTP/1.1 ${status}\r\nETag: ${etag}\r\n${range}Content-Length: ${100 - from}\r\n\r\n`;
+      const body = file.subarray(from, from + length);
+      return { kind: 'raw', bytes: [headers, body], ending: 'end' } as const;
+    };
+    const read = async (...answers: readonly ReturnType<typeof part>[]) => {
+      const { server, upstream, remote } = await createFixture(t);
+      server.on('/a-1.tgz', answers);
+      const reading = await upstream.openChart(remote(), `${server.origin}/a-1.tgz?k=1`, GET);
+      if (reading?.body == null) throw new Error('expected a body');
+      const asked = () =>
+        server.requests.map(({ path, headers }) => [path, headers.range, headers['if-range']]);
+      return { body: buffer(reading.body), asked };
+    };
+    const whole = await read(part(0, 30), part(30, 20), part(50, 50));
+    t.ok(file.equals(await whole.body));
+    t.same(whole.asked(), [
+      ['/a-1.tgz?k=1', undefined, undefined],
+      ['/a-1.tgz?k=1', 'bytes=30-', '"v1"'],
+      ['/a-1.tgz?k=1', 'bytes=50-', '"v1"'],
+    ]);
+    for (const [why, answers, requests] of [
+      ['another version', [part(0, 30), part(0, 100, '"v2"')], 2],
+      ['a part that was not asked for', [part(0, 30), part(40, 60)], 2],
+      ['a weak validator', [part(0, 30, 'W/"v1"'), part(30, 70, 'W/"v1"')], 1],
+      ['nothing that came', [part(0, 0), part(0, 100)], 1],
+      ['cuts without end', [part(0, 1), part(1, 1), part(2, 1), part(3, 1), part(4, 96)], 4],
+    ] as const) {
+      const { body, asked } = await read(...answers);
+      await failureOf(t, body, 'upstream-truncated');
+      t.equal(asked().length, requests, why);
+    }
+  });
+
   await t.test('that falls silent is an error of the stream', async (t) => {
     const { server, upstream, clock, remote } = await createFixture(t);
     const bytes = `${head}Content-Length: 100\r\n\r\nshort`;
