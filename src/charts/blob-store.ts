@@ -73,8 +73,13 @@ const LEARN_EVERY_MS = 3_600_000;
 /** What names a blob is written just after it; a younger one may be about to be named. */
 const UNNAMED_FOR_MS = 3_600_000;
 
-/** Up to this size a blob is verified before any of it is given, so that one that is damaged is a miss. */
-const VERIFIED_AT_ONCE_BYTES = 256 * 1024;
+/**
+ * Up to this size a blob is read and verified before any of it is given, so that one that is damaged is
+ * a miss, and is kept in memory: most charts are smaller, and opening a file costs more than sending it.
+ */
+const SMALL_BYTES = 256 * 1024;
+/** For all blobs that are kept in memory. */
+const MEMORY_BYTES = 32 * 1024 * 1024;
 
 /** What is known of a blob. Whoever puts it anew makes another object of it. */
 interface Entry {
@@ -97,6 +102,9 @@ export class BlobStore {
    * put here, or read once as a whole. Memory that a disk has is not to be trusted for years.
    */
   readonly #verified = new Map<string, number>();
+  /** Small blobs, verified, what was not used for longest first. */
+  readonly #inMemory = new Map<string, Buffer>();
+  #inMemoryBytes = 0;
   /** How many readers and writers a blob has in this process. */
   readonly #pins = new Map<string, number>();
   readonly #puts = new Map<string, Promise<void>>();
@@ -151,7 +159,14 @@ export class BlobStore {
     if (this.#removing.has(sha256)) return null;
     const { bytes, ...part } = options;
     const before = this.#entries.get(sha256);
+    const content = this.#inMemory.get(sha256);
     this.#pin(sha256);
+    if (content?.length === bytes) {
+      this.#use(sha256, bytes);
+      this.#keepInMemory(sha256, content);
+      const { start = 0, end = bytes } = part;
+      return { bytes, body: this.#pinned(sha256, bodyOf(content.subarray(start, end + 1))) };
+    }
     let isHandedOver = false;
     try {
       const reading = await this.#objects.open(keyOf(sha256), part);
@@ -163,11 +178,7 @@ export class BlobStore {
       const body = isPart ? reading!.body : await this.#verify(sha256, reading!);
       if (body === null) return null;
       isHandedOver = true;
-      body.once('close', () => {
-        this.#unpin(sha256);
-        this.#evictInBackground();
-      });
-      return { bytes, body };
+      return { bytes, body: this.#pinned(sha256, body) };
     } finally {
       if (!isHandedOver) this.#unpin(sha256);
     }
@@ -379,25 +390,43 @@ export class BlobStore {
   async #verify(sha256: string, reading: ObjectReading): Promise<Readable | null> {
     const { bytes, body } = reading;
     const modifiedAt = reading.modifiedAt.getTime();
-    if (this.#verified.get(sha256) === modifiedAt) return body;
+    const isVerified = this.#verified.get(sha256) === modifiedAt;
+    if (isVerified && bytes > SMALL_BYTES) return body;
     const note = (isRight: boolean): void => {
       if (isRight) this.#verified.set(sha256, modifiedAt);
       else this.#discardDamaged(sha256, reading);
     };
-    if (bytes > VERIFIED_AT_ONCE_BYTES) return verifiedBody(body, sha256, note);
-    const content: Uint8Array[] = [];
+    if (bytes > SMALL_BYTES) return verifiedBody(body, sha256, note);
+    const chunks: Uint8Array[] = [];
     let isRight = true;
     const verified = verifiedBody(body, sha256, (found) => {
       isRight = found;
       note(found);
     });
     try {
-      for await (const chunk of verified) content.push(chunk as Uint8Array);
+      for await (const chunk of verified) chunks.push(chunk as Uint8Array);
     } catch (error) {
       if (isRight) throw error;
       return null;
     }
-    return Readable.from(content);
+    const content = Buffer.concat(chunks);
+    this.#keepInMemory(sha256, content);
+    return bodyOf(content);
+  }
+
+  #keepInMemory(sha256: string, content: Buffer): void {
+    this.#dropFromMemory(sha256);
+    this.#inMemory.set(sha256, content);
+    this.#inMemoryBytes += content.length;
+    for (const oldest of this.#inMemory.keys()) {
+      if (this.#inMemoryBytes <= MEMORY_BYTES) return;
+      this.#dropFromMemory(oldest);
+    }
+  }
+
+  #dropFromMemory(sha256: string): void {
+    this.#inMemoryBytes -= this.#inMemory.get(sha256)?.length ?? 0;
+    this.#inMemory.delete(sha256);
   }
 
   #discardDamaged(sha256: string, info: ObjectInfo): void {
@@ -435,6 +464,7 @@ export class BlobStore {
   #forget(sha256: string): void {
     this.#touched?.add(sha256);
     this.#verified.delete(sha256);
+    this.#dropFromMemory(sha256);
     const entry = this.#entries.get(sha256);
     if (entry === undefined) return;
     this.#entries.delete(sha256);
@@ -448,6 +478,15 @@ export class BlobStore {
 
   #pin(sha256: string): void {
     this.#pins.set(sha256, (this.#pins.get(sha256) ?? 0) + 1);
+  }
+
+  /** A body whose end is the end of its pin. */
+  #pinned(sha256: string, body: Readable): Readable {
+    body.once('close', () => {
+      this.#unpin(sha256);
+      this.#evictInBackground();
+    });
+    return body;
   }
 
   #unpin(sha256: string): void {
@@ -752,6 +791,16 @@ async function hasSucceeded(work: Promise<void>): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/** Bytes that stay as they are, as a stream of one piece. */
+function bodyOf(content: Buffer): Readable {
+  return new Readable({
+    read() {
+      if (content.length > 0) this.push(content);
+      this.push(null);
+    },
+  });
 }
 
 function throwIfAborted(signal: AbortSignal): void {

@@ -4,6 +4,7 @@
  * their SHA-256 is known only those that have it; and that a remote's file is given only to requests
  * for that remote, or for a virtual repository that has served it before.
  */
+import { setMaxListeners } from 'node:events';
 import { Readable } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import type { MismatchPolicy } from '../config.ts';
@@ -205,6 +206,8 @@ export function createChartFiles(options: {
   const arriving = new Map<string, Sharing>();
   const tasks = new Set<Promise<void>>();
   const closing = new AbortController();
+  // Every download listens to it.
+  setMaxListeners(0, closing.signal);
   const troubles: ChartTrouble[] = [];
   /** How many clients wait for a first byte, and who waits until there are none. */
   let clients = 0;

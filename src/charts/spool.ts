@@ -18,7 +18,7 @@ import { errnoOf } from '../storage/atomic-file.ts';
 const BLOCK_BYTES = 64 * 1024;
 
 /** Blocks of the temporary file that are kept in memory, the most recently used ones. */
-const CACHED_BLOCKS = 16;
+const CACHED_BLOCKS = 4;
 
 /** What is kept in memory where the disk has failed. Nearly every chart is smaller. */
 const WINDOW_BLOCKS = 64;

@@ -82,13 +82,15 @@ t.test('a blob of the right size and other content is never given as a whole', a
     [256 * 1024 + 1, true],
     [2_000_000, true],
   ] as const) {
-    const { blobs, put, read, path, letters, log } = createStorage(t);
-    const { sha256 } = blobOf('a', bytes);
-    await put('a', bytes);
-    t.equal((await read('a', bytes))?.length, bytes);
-    const content = Buffer.alloc(bytes, 'a');
-    content[bytes - 1] = 0x62;
-    await damage(path, `charts/blobs/${sha256}`, content);
+    const first = createStorage(t);
+    const { sha256, content } = blobOf('a', bytes);
+    await first.put('a', bytes);
+    t.equal((await first.read('a', bytes))?.length, bytes);
+    const damaged = Buffer.from(content);
+    damaged[bytes - 1] = 0x62;
+    await damage(first.path, `charts/blobs/${sha256}`, damaged);
+    // What is small the first one has in memory; the large one it sees to be modified.
+    const { blobs, read, letters, log } = isLarge ? first : first.beside();
     if (isLarge) {
       const reading = await blobs.open(sha256, { bytes });
       let given = 0;
@@ -97,11 +99,31 @@ t.test('a blob of the right size and other content is never given as a whole', a
       };
       await t.rejects(reader(), { code: 'store-failed' });
       t.ok(given < bytes, 'nobody got all of it');
-      // What is removed behind that is waited for here.
-      await blobs.close();
     } else t.equal(await read('a', bytes), null);
+    // What is removed behind that is waited for here.
+    await blobs.close();
     t.match(log.at(-1), 'warn: stored chart file damaged');
     t.equal(await letters(), '');
+  }
+});
+
+t.test('a small blob is read from the store once, a large one each time', async (t) => {
+  for (const [bytes, opens] of [
+    [1000, 1],
+    [300_000, 4],
+  ] as const) {
+    let count = 0;
+    const hook: Hook = (operation, key, when) => {
+      const isOpening = operation === 'open' && when === 'before';
+      if (isOpening && key.startsWith('charts/blobs/')) count++;
+    };
+    const { blobs, put, read } = createStorage(t, { hook });
+    await put('a', bytes);
+    const { sha256, content } = blobOf('a', bytes);
+    for (let round = 0; round < 3; round++) t.equal(await read('a', bytes), String(content));
+    const part = await blobs.open(sha256, { bytes, start: 5, end: 9 });
+    t.equal(await textOf(part!.body), String(content.subarray(5, 10)));
+    t.equal(count, opens);
   }
 });
 
