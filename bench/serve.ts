@@ -16,7 +16,7 @@ import { gunzipSync } from 'node:zlib';
 import { Child } from './support/child.ts';
 import { MEMBER_OPTIONS } from './support/fixtures.ts';
 import { assertRight, MeasuredServer, REPOSITORY_PATH, sha256 } from './support/measured-server.ts';
-import { startNginx } from './support/nginx.ts';
+import { startStaticNginx } from './support/nginx.ts';
 import {
   type BenchDocument,
   type BenchTable,
@@ -120,7 +120,7 @@ export async function measure(
   const clients = new Child('./throughput-process.ts', ['--import=tsx']);
   const upstreams = await startUpstreams(options.upstreams);
   const server = new MeasuredServer(upstreams);
-  let nginx: Awaited<ReturnType<typeof startNginx>> = null;
+  let nginx: Awaited<ReturnType<typeof startStaticNginx>> = null;
   try {
     tell(`Merging ${upstreams.title}.`);
     await server.start();
@@ -128,7 +128,7 @@ export async function measure(
     await server.untilCompressed();
     await server.assertServed();
     const files = await saveBodies(server.url, root);
-    nginx = await startNginx(root);
+    nginx = await startStaticNginx(root);
     const { url: bareUrl } = await bare.ask<{ url: string }>('start', { files });
     const servers: readonly Served[] = [
       { name: 'Chandlery', url: server.url },
