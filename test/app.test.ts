@@ -169,6 +169,34 @@ t.test('one refresh without a server publishes and says how it went', async (t) 
   t.ok(rig.app.virtuals.get('all')?.current()?.json.gzip, 'and leaves nothing to compress');
 });
 
+t.test('what is to be prefetched is there when upstream is not', async (t) => {
+  const virtual = { prefetch: { charts: ['ng*'], versions: 1, provenance: true } };
+  const before = await createRig(t, { virtual });
+  const files = '/api/v1/virtual/all/charts/nginx';
+  const archive = Buffer.from([0x1f, 0x8b, 1, 2, 3]);
+  const provenance = '-----BEGIN PGP SIGNED MESSAGE-----\n';
+  before.upstream.on('/one/index.yaml', { body: INDEX });
+  before.upstream.on('/one/nginx-1.1.0.tgz', { body: archive });
+  before.upstream.on('/one/nginx-1.1.0.tgz.prov', { body: provenance });
+  await before.app.refreshOnce({ virtuals: ['all'], force: false });
+  t.match(before.logged('chart files prefetched'), [{ virtual: 'all', stored: 2, failed: 0 }]);
+  await before.app.close();
+  const asked = before.upstream.requests.map(({ path }) => path);
+  t.notOk(
+    asked.some((path) => path.includes('1.0.0')),
+    'only the newest one',
+  );
+  await before.upstream.close();
+
+  const rig = await createRig(t, { path: before.path, upstream: before.upstream, virtual });
+  const { url } = await rig.app.start();
+  const stored = await ask(url, `${files}/nginx-1.1.0.tgz`);
+  t.match(stored, { status: 200, headers: { 'x-artifact-source': 'cache' } });
+  t.equal((await stored.body).length, Buffer.from(archive).toString().length);
+  t.equal(await (await ask(url, `${files}/nginx-1.1.0.tgz.prov`)).body, provenance);
+  t.equal((await ask(url, `${files}/nginx-1.0.0.tgz`)).status, 502);
+});
+
 t.test('close', async (t) => {
   t.test('cancels a refresh that waits for upstream, at once', async (t) => {
     const rig = await createRig(t);

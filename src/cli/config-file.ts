@@ -54,10 +54,13 @@ export function createCommandLogger(output: Output, configured: LogLevel = 'warn
 
 /** A line of the log in words: `member failed (grafana): cannot be reached`. */
 function sayLogLine(output: Output, line: string): void {
-  const { level, msg, virtual, member, err } = JSON.parse(line) as Record<string, unknown>;
-  const subject = virtual ?? member;
-  const cause = typeof err === 'object' && err !== null && 'message' in err ? err.message : err;
-  const text = `${msg}${subject === undefined ? '' : ` (${subject})`}${cause === undefined ? '' : `: ${cause}`}`;
+  const said = JSON.parse(line) as Record<string, unknown>;
+  const { level, msg, virtual, member, repository, tag, err, problem, missing } = said;
+  const tagged = repository === undefined ? undefined : `${repository}:${tag}`;
+  const subject = [virtual ?? member, tagged].filter((part) => part !== undefined).join(' ');
+  const failure = typeof err === 'object' && err !== null && 'message' in err ? err.message : err;
+  const cause = failure ?? problem ?? (Array.isArray(missing) ? missing.join(', ') : undefined);
+  const text = `${msg}${subject === '' ? '' : ` (${subject})`}${cause === undefined ? '' : `: ${cause}`}`;
   if (level === 'warn') output.warn(text);
   else output.fail(text);
 }
