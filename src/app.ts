@@ -4,7 +4,8 @@
  */
 import { join } from 'node:path';
 import { BlobStore } from './charts/blob-store.ts';
-import { type ChartFiles, type ChartRemote, createChartFiles } from './charts/chart-files.ts';
+import type { ChartRemote } from './charts/chart-downloads.ts';
+import { type ChartFiles, createChartFiles } from './charts/chart-files.ts';
 import { ChartLedger } from './charts/chart-ledger.ts';
 import { createPrefetcher, type Prefetcher } from './charts/prefetch.ts';
 import type { Clock } from './clock.ts';

@@ -69,6 +69,8 @@ export class ChartLedger {
   readonly #objects: ObjectStore;
   readonly #logger: Logger;
   readonly #maxCached: number;
+  /** By key, the last of those who record something: each sees what was recorded before it. */
+  readonly #recording = new Map<string, Promise<void>>();
   /** By key, what was not asked for longest first. Absence is not kept: others may record it. */
   readonly #cached = new Map<string, SourceEntry | NameEntry>();
 
@@ -96,16 +98,18 @@ export class ChartLedger {
     const { remote, url, file } = source;
     const { sha256, bytes, storedAt } = stored;
     const key = sourceKey(source);
-    const known = await this.#find(key, parseSource);
-    const chart = source.chart ?? known?.chart ?? null;
-    const version = source.version ?? known?.version ?? null;
-    const isKnown =
-      isSameFile(known, { ...stored, remote }) &&
-      known?.chart === chart &&
-      known?.version === version;
-    if (isKnown) return;
-    const said = { sha256, bytes, storedAt, chart, version, file, url: publicUrl(url) };
-    await this.#write({ ...said, key, remote }, said);
+    await this.#inTurn(key, async () => {
+      const known = await this.#find(key, parseSource);
+      const chart = source.chart ?? known?.chart ?? null;
+      const version = source.version ?? known?.version ?? null;
+      const isKnown =
+        isSameFile(known, { ...stored, remote }) &&
+        known?.chart === chart &&
+        known?.version === version;
+      if (isKnown) return;
+      const said = { sha256, bytes, storedAt, chart, version, file, url: publicUrl(url) };
+      await this.#write({ ...said, key, remote }, said);
+    });
   }
 
   async named(name: ChartName): Promise<StoredFile | null> {
@@ -115,11 +119,24 @@ export class ChartLedger {
   /** Notes what was served under a name. What is known already is not written again. */
   async recordName(name: ChartName, stored: StoredFile): Promise<void> {
     const key = nameKey(name);
-    if (isSameFile(await this.#find(key, parseName), stored)) return;
-    const { virtual, chart, version, file } = name;
-    const { sha256, bytes, storedAt, remote } = stored;
-    const said = { sha256, bytes, storedAt, remote, chart, version, file };
-    await this.#write({ ...said, key, virtual }, said);
+    await this.#inTurn(key, async () => {
+      if (isSameFile(await this.#find(key, parseName), stored)) return;
+      const { virtual, chart, version, file } = name;
+      const { sha256, bytes, storedAt, remote } = stored;
+      const said = { sha256, bytes, storedAt, remote, chart, version, file };
+      await this.#write({ ...said, key, virtual }, said);
+    });
+  }
+
+  /** A thousand clients of one file record one fact, and write it once. */
+  async #inTurn(key: string, record: () => Promise<void>): Promise<void> {
+    const turn = (this.#recording.get(key) ?? Promise.resolve()).then(record, record);
+    this.#recording.set(key, turn);
+    try {
+      await turn;
+    } finally {
+      if (this.#recording.get(key) === turn) this.#recording.delete(key);
+    }
   }
 
   /** All sources, by remote. `onDamaged` is told the keys of what cannot be read as one. */

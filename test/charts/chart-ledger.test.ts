@@ -100,6 +100,17 @@ t.test('what is known already is not written again', async (t) => {
   t.strictSame(await next.named(NAME), { ...storedOf('a', 1), remote: 'other' });
 });
 
+t.test('what many record at the same time is written once', async (t) => {
+  const { ledger, counts } = createCounted(t);
+  const many = Array.from({ length: 100 }, () => [
+    ledger.recordSource({ ...SOURCE, ...NGINX }, storedOf('a')),
+    ledger.recordName(NAME, storedOf('a')),
+  ]);
+  await Promise.all(many.flat());
+  t.equal(counts.writes, 2);
+  t.strictSame(await ledger.named(NAME), storedOf('a'));
+});
+
 t.test('a chart that is not known the next time is not forgotten', async (t) => {
   const { ledger } = createStorage(t);
   await ledger.recordSource({ ...SOURCE, chart: null, version: null }, storedOf('a'));
