@@ -25,6 +25,8 @@ import { createWorkerPool } from './refresh/worker-pool.ts';
 import { createEmbeddedStateStore } from './storage/embedded-state-store.ts';
 import { createFilesystemObjectStore } from './storage/filesystem-object-store.ts';
 import type { ObjectStore } from './storage/object-store.ts';
+import { createRedisStateStore } from './storage/redis-state-store.ts';
+import { createS3ObjectStore } from './storage/s3-object-store.ts';
 import type { StateStore } from './storage/state-store.ts';
 import type { Upstream } from './upstream/upstream.ts';
 import { createUpstream, type UpstreamOptions } from './upstream/upstream-client.ts';
@@ -88,15 +90,8 @@ export class App {
       otherRemotes: [...config.remotes.keys()].filter((name) => !isMember(config, name)),
       load: () => this.#engine.load(),
     });
-    this.#objects = withStoreMetrics(
-      createFilesystemObjectStore({ path: join(config.objects.path, 'objects'), logger, clock }),
-      this.metrics,
-    );
-    this.#state = createEmbeddedStateStore({
-      path: join(config.objects.path, 'state'),
-      logger,
-      clock,
-    });
+    this.#objects = withStoreMetrics(createObjects(config, { logger, clock }), this.metrics);
+    this.#state = createState(config, { logger, clock });
     this.#upstream = createUpstream({
       clock,
       random,
@@ -276,6 +271,28 @@ export class App {
   }
 }
 
+/** What a store is made of beside its configuration. */
+interface StoreSurroundings {
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+function createObjects(
+  { objects }: Pick<Config, 'objects'>,
+  { clock, logger }: StoreSurroundings,
+): ObjectStore {
+  if (objects.kind === 's3') return createS3ObjectStore({ ...objects, clock, logger });
+  return createFilesystemObjectStore({ path: join(objects.path, 'objects'), logger, clock });
+}
+
+function createState(
+  { objects, state }: Pick<Config, 'objects' | 'state'>,
+  { clock, logger }: StoreSurroundings,
+): StateStore {
+  if (state.kind === 'redis') return createRedisStateStore({ ...state, clock, logger });
+  return createEmbeddedStateStore({ path: join(objects.path, 'state'), logger, clock });
+}
+
 function ttlMsOf(config: Config, member: string): number {
   return (config.remotes.get(member)?.mutableTtlSeconds ?? 0) * 1000;
 }
@@ -346,8 +363,7 @@ export function createChartStorage(options: {
 }): ChartStorage {
   const { config, clock, logger } = options;
   const metrics = options.metrics ?? { chartStorage() {}, chartEvicted() {} };
-  const path = join(config.objects.path, 'objects');
-  const objects = createFilesystemObjectStore({ path, logger, clock });
+  const objects = createObjects(config, { logger, clock });
   const blobs = new BlobStore({
     objects,
     maxBytes: config.charts.maxBytes,

@@ -60,6 +60,27 @@ export interface VirtualConfig {
   readonly prefetch: PrefetchConfig | null;
 }
 
+/** Where objects are stored. `path` is a directory of this machine in any case. */
+export type ObjectsConfig =
+  | { readonly kind: 'filesystem'; readonly path: string }
+  | {
+      readonly kind: 's3';
+      /** For what is on its way, and for the state where that is embedded. */
+      readonly path: string;
+      /** Absolute, without a path. */
+      readonly endpoint: string;
+      readonly region: string;
+      readonly bucket: string;
+      /** Before all keys; empty, or ends with a slash. */
+      readonly prefix: string;
+      readonly accessKey: string;
+      readonly secretKey: string;
+      /** Whether the bucket is in the path of a URL, not in its host. */
+      readonly pathStyle: boolean;
+      readonly createBucket: boolean;
+      readonly timeoutMs: number;
+    };
+
 /** A whole, valid configuration with every default filled in. Holds secrets: never log it. */
 export interface Config {
   readonly server: {
@@ -70,8 +91,16 @@ export interface Config {
     readonly rebuildTimeoutMs: number;
     readonly snapshotMemoryBytes: number;
   };
-  readonly objects: { readonly kind: 'filesystem'; readonly path: string };
-  readonly state: { readonly kind: 'embedded' };
+  readonly objects: ObjectsConfig;
+  readonly state:
+    | { readonly kind: 'embedded' }
+    | {
+        readonly kind: 'redis';
+        /** May hold a password. */
+        readonly url: string;
+        readonly keyPrefix: string;
+        readonly timeoutMs: number;
+      };
   readonly charts: {
     /** For all stored chart files together; null is without a limit. */
     readonly maxBytes: number | null;
@@ -211,11 +240,24 @@ const secretRules = {
     /[\x00-\x1f\x7f]/.test(value) ? 'must be one line without control characters' : null,
   token: (value: string) =>
     /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters',
+  access_key: (value: string) =>
+    /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters',
+  secret_key: (value: string) =>
+    /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters',
+  url: (value: string) =>
+    URL.canParse(value) && /^redis(s|\+sentinel|\+cluster)?:$/.test(new URL(value).protocol)
+      ? null
+      : 'must be a URL that begins with redis:// or rediss://',
 } as const;
 
 type SecretKey = keyof typeof secretRules;
 
-const secretKeys = Object.keys(secretRules) as readonly SecretKey[];
+/** By section, the secrets that it may have; of `remotes`, each of its entries. */
+const secretKeys = {
+  remotes: ['password', 'token'],
+  objects: ['access_key', 'secret_key'],
+  state: ['url'],
+} as const satisfies Readonly<Record<string, readonly SecretKey[]>>;
 
 const remoteSchema = z
   .strictObject({
@@ -407,12 +449,87 @@ const configSchema = z
             .default('./data')
             .describe('The directory; relative to the working directory.'),
         }),
+        z.strictObject({
+          kind: z.literal('s3').describe('A bucket of an S3 server.'),
+          endpoint: text(checkEndpoint).meta({
+            description: 'The server: an `http` or `https` URL without a path.',
+            pattern: '^https?://',
+          }),
+          bucket: text((value) =>
+            /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(value)
+              ? null
+              : 'must be the name of a bucket: 3 to 63 lower-case letters, digits, "." and "-"',
+          ).describe('The bucket.'),
+          prefix: text((value) =>
+            value === '' ||
+            /^[A-Za-z0-9_@+~=-][A-Za-z0-9._@+~=-]*(\/[A-Za-z0-9_@+~=-][A-Za-z0-9._@+~=-]*)*\/?$/.test(
+              value,
+            )
+              ? null
+              : 'must be made of segments of letters, digits and ._@+~=- joined by /',
+          )
+            .default('')
+            .describe('What all keys begin with.'),
+          region: text(nonEmpty).default('us-east-1').describe('The region of the bucket.'),
+          access_key: text(secretRules.access_key).optional().meta({
+            description:
+              'The access key; `AWS_ACCESS_KEY_ID` of the environment where it is left out.',
+            writeOnly: true,
+          }),
+          access_key_file: text(nonEmpty).optional().describe('A file that holds the access key.'),
+          secret_key: text(secretRules.secret_key).optional().meta({
+            description:
+              'The secret key; `AWS_SECRET_ACCESS_KEY` of the environment where it is left out.',
+            writeOnly: true,
+          }),
+          secret_key_file: text(nonEmpty).optional().describe('A file that holds the secret key.'),
+          path_style: z
+            .boolean()
+            .default(true)
+            .describe('Whether the bucket is in the path of a URL instead of in its host name.'),
+          create_bucket: z
+            .boolean()
+            .default(false)
+            .describe('Whether the bucket is made where it does not exist.'),
+          timeout_ms: z
+            .int()
+            .min(1)
+            .max(maxTimerMs)
+            .default(30_000)
+            .describe('Milliseconds without a byte after which a request is given up.'),
+          path: text(nonEmpty)
+            .default('./data')
+            .describe(
+              'A directory of this machine, for chart files on their way, and for the state where that is embedded.',
+            ),
+        }),
       ])
       .prefault({ kind: 'filesystem' })
       .describe('Where indexes and chart files are stored.'),
     state: z
       .discriminatedUnion('kind', [
         z.strictObject({ kind: z.literal('embedded').describe('In the directory of `objects`.') }),
+        z.strictObject({
+          kind: z.literal('redis').describe('A Redis server.'),
+          url: text(secretRules.url).optional().meta({
+            description: 'The server, as in `redis://user:password@host:6379/0` or `rediss://`.',
+            writeOnly: true,
+          }),
+          url_file: text(nonEmpty).optional().describe('A file that holds the URL.'),
+          key_prefix: text((value) =>
+            /^[A-Za-z0-9._:-]{0,64}$/.test(value)
+              ? null
+              : 'must be at most 64 letters, digits, ".", "_", ":" and "-"',
+          )
+            .default('chandlery:')
+            .describe('What all keys begin with.'),
+          timeout_ms: z
+            .int()
+            .min(1)
+            .max(maxTimerMs)
+            .default(5_000)
+            .describe('Milliseconds after which a command is given up.'),
+        }),
       ])
       .prefault({ kind: 'embedded' })
       .describe('Where it is noted which revision is published.'),
@@ -637,6 +754,18 @@ function checkPattern(value: string): string | null {
   }
 }
 
+function checkEndpoint(value: string): string | null {
+  const url = URL.canParse(value) ? new URL(value) : null;
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    return 'must be an http or https URL';
+  }
+  if (url.username !== '' || url.password !== '') {
+    return 'must not hold credentials; give "access_key" and "secret_key"';
+  }
+  const isBare = url.pathname === '/' && url.search === '' && url.hash === '';
+  return isBare ? null : 'must not have a path; the bucket and the prefix have keys of their own';
+}
+
 /** RFC 9110, section 5.6.2. */
 const httpToken = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
@@ -798,6 +927,7 @@ export function parseConfig(options: {
 export function buildConfig(raw: unknown): Config {
   const source: ConfigSource = {
     file: 'config',
+    env: {},
     value: structuredClone(raw),
     findings: [],
     positionOf: () => ({ line: 0, column: 0 }),
@@ -836,6 +966,8 @@ function invalid(
 
 type Path = readonly (string | number)[];
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
 /** A problem before its place is looked up. */
 interface Finding {
   readonly path: Path;
@@ -855,6 +987,7 @@ interface Position {
 /** Plain values, and where they come from. */
 interface ConfigSource {
   readonly file: string;
+  readonly env: Environment;
   /** Belongs to the reader, who may change it. */
   readonly value: unknown;
   readonly findings: readonly Finding[];
@@ -878,7 +1011,7 @@ class ConfigDocument implements ConfigSource {
   readonly file: string;
   readonly value: unknown;
   readonly findings: Finding[] = [];
-  readonly #env: Readonly<Record<string, string | undefined>>;
+  readonly env: Environment;
   readonly #lines = new LineCounter();
   readonly #offsets = new Map<string, { readonly key: number; readonly value: number }>();
   readonly #fromVariable = new Set<string>();
@@ -890,7 +1023,7 @@ class ConfigDocument implements ConfigSource {
     readonly env: Readonly<Record<string, string | undefined>>;
   }) {
     this.file = options.file;
-    this.#env = options.env;
+    this.env = options.env;
     let document: Document.Parsed;
     try {
       document = parseDocument(options.text, {
@@ -1038,7 +1171,7 @@ class ConfigDocument implements ConfigSource {
           `has a "\${" that is neither \${NAME} nor \${NAME:-default}; for these two characters themselves write "$\${".`,
         );
       }
-      const set = Object.hasOwn(this.#env, name) ? this.#env[name] : undefined;
+      const set = Object.hasOwn(this.env, name) ? this.env[name] : undefined;
       const fallback = parts?.[2];
       if (fallback !== undefined && (set === undefined || set === '')) {
         return fallback.replaceAll('$$', () => '$');
@@ -1116,6 +1249,7 @@ function resolveConfig(source: ConfigSource, readSecret: (path: string) => strin
   problems.push(...checkNames(value));
   const secrets = readSecrets(value, readSecret);
   problems.push(...secrets.problems);
+  problems.push(...checkStores(value, source.env));
   problems.push(...checkCredentials(value));
   problems.push(...checkHeaders(value));
   problems.push(...checkRegistries(value));
@@ -1140,7 +1274,7 @@ function resolveConfig(source: ConfigSource, readSecret: (path: string) => strin
   if (meant.length > 0 || !parsed.success) {
     throw invalid(locate(source, meant), warnings);
   }
-  return { config: toConfig(parsed.data, secrets.byRemote), warnings };
+  return { config: toConfig(parsed.data, secrets.secrets, source.env), warnings };
 }
 
 /** The other findings of a document are about its structure and have a position of their own. */
@@ -1244,7 +1378,7 @@ function takeOutForeignKeys(
     if (!isRecord(part) || schema === null) return;
     for (const key of Object.keys(part)) {
       const at = [...path, key];
-      const child = childOf(schema, key);
+      const child = childOf(schema, key, part);
       const isNamed = schema.properties !== undefined;
       const childPlace = `${place}.${isNamed ? key : '*'}`;
       if (child?.deprecated === true) {
@@ -1280,9 +1414,20 @@ function listLines(lines: readonly number[]): string {
   return `line${lines.length === 1 ? '' : 's'} ${shown}${rest > 0 ? ` and ${rest} more` : ''}`;
 }
 
+/** Of a map of several kinds the schema of the one that it says to be, else of the first. */
+function variantOf(schema: ConfigJsonSchema, value: unknown): ConfigJsonSchema {
+  const kind = isRecord(value) ? value.kind : undefined;
+  const variants = schema.oneOf ?? [schema];
+  return variants.find(({ properties }) => properties?.kind?.const === kind) ?? variants[0]!;
+}
+
 /** The schema of one key of a map, or of one entry of a list; null where none is known. */
-function childOf(schema: ConfigJsonSchema, key: string | number): ConfigJsonSchema | null {
-  const map = schema.oneOf?.[0] ?? schema;
+function childOf(
+  schema: ConfigJsonSchema,
+  key: string | number,
+  holder: unknown,
+): ConfigJsonSchema | null {
+  const map = variantOf(schema, holder);
   if (typeof key === 'number') return map.items ?? null;
   if (map.properties !== undefined) {
     return Object.hasOwn(map.properties, key) ? (map.properties[key] ?? null) : null;
@@ -1290,9 +1435,13 @@ function childOf(schema: ConfigJsonSchema, key: string | number): ConfigJsonSche
   return typeof map.additionalProperties === 'object' ? map.additionalProperties : null;
 }
 
-function schemaAt(path: Path): ConfigJsonSchema | null {
+function schemaAt(path: Path, root: unknown): ConfigJsonSchema | null {
   let schema: ConfigJsonSchema | null = plainSchema;
-  for (const key of path) schema = schema === null ? null : childOf(schema, key);
+  let value = root;
+  for (const key of path) {
+    schema = schema === null ? null : childOf(schema, key, value);
+    value = valueAt(value, [key]);
+  }
   return schema;
 }
 
@@ -1316,7 +1465,7 @@ function coerce(
   const keys = Array.isArray(part) ? part.keys() : Object.keys(part);
   for (const key of keys) {
     const holder = part as Record<string | number, unknown>;
-    const child = childOf(schema, key);
+    const child = childOf(schema, key, part);
     const at = [...path, key];
     const value = holder[key];
     if (typeof value !== 'string') coerce(source, value, child, at);
@@ -1350,11 +1499,11 @@ function describeIssue(
 ): Finding[] {
   const path = issue.path.map((step) => (typeof step === 'number' ? step : String(step)));
   if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => describeUnknownKey(path, key));
+    return issue.keys.map((key) => describeUnknownKey(path, key, root));
   }
   if (issue.code === 'invalid_union') return [describeUnknownKind(path, root)];
   const value = valueAt(root, path);
-  const schema = schemaAt(path);
+  const schema = schemaAt(path, root);
   if (value === undefined) {
     const wanted = schema?.description ?? '';
     return [{ path, at: 'key', message: `${formatPath(path)} is missing. ${wanted}` }];
@@ -1401,9 +1550,9 @@ function describeMismatch(value: unknown, schema: ConfigJsonSchema | null): stri
   return typeof plain === 'number' || typeof plain === 'boolean' ? '; remove the quotes' : '';
 }
 
-function describeUnknownKey(path: Path, key: string): Finding {
-  const schema = schemaAt(path);
-  const map = schema?.oneOf?.[0] ?? schema;
+function describeUnknownKey(path: Path, key: string, root: unknown): Finding {
+  const schema = schemaAt(path, root);
+  const map = schema === null ? null : variantOf(schema, valueAt(root, path));
   const known = Object.entries(map?.properties ?? {}).filter(([, child]) => !child.deprecated);
   const names = known.map(([name]) => name);
   let suggestion = nearest(key, names);
@@ -1423,7 +1572,9 @@ function describeUnknownKey(path: Path, key: string): Finding {
 }
 
 function describeUnknownKind(path: Path, root: Record<string, unknown>): Finding {
-  const supported = `the supported kind is ${describeExpected(schemaAt(path) ?? {})}`;
+  const variants = schemaAt(path.slice(0, -1), root)?.oneOf ?? [];
+  const kinds = variants.map(({ properties }) => JSON.stringify(properties?.kind?.const));
+  const supported = `the supported kinds are ${kinds.join(' and ')}`;
   const value = valueAt(root, path);
   if (value === undefined) {
     return { path, at: 'key', message: `${formatPath(path)} is missing; ${supported}.` };
@@ -1453,22 +1604,36 @@ function checkNames(value: Record<string, unknown>): Finding[] {
   return findings;
 }
 
-type SecretsByRemote = ReadonlyMap<string, Readonly<Partial<Record<SecretKey, string>>>>;
+/** By the path of the map that they belong to, such as `remotes.grafana`. */
+type Secrets = ReadonlyMap<string, Readonly<Partial<Record<SecretKey, string>>>>;
 
 /** The secrets that are in files. */
 function readSecrets(
   value: Record<string, unknown>,
   readSecret: (path: string) => string,
-): { readonly byRemote: SecretsByRemote; readonly problems: readonly Finding[] } {
+): { readonly secrets: Secrets; readonly problems: readonly Finding[] } {
   const problems: Finding[] = [];
   const secrets = new Map<string, Partial<Record<SecretKey, string>>>();
-  for (const [name, remote] of entriesOf(value, 'remotes')) {
-    for (const key of secretKeys) {
+  const holders: [Path, Record<string, unknown>, readonly SecretKey[]][] = [
+    ...entriesOf(value, 'remotes').map(
+      ([name, remote]): [Path, Record<string, unknown>, readonly SecretKey[]] => [
+        ['remotes', name],
+        remote,
+        secretKeys.remotes,
+      ],
+    ),
+  ];
+  for (const section of ['objects', 'state'] as const) {
+    const part = value[section];
+    if (isRecord(part)) holders.push([[section], part, secretKeys[section]]);
+  }
+  for (const [place, holder, keys] of holders) {
+    for (const key of keys) {
       const fileKey = `${key}_file`;
-      const file = remote[fileKey];
+      const file = holder[fileKey];
       if (typeof file !== 'string' || file === '') continue;
-      const path = ['remotes', name, fileKey];
-      if (remote[key] !== undefined) {
+      const path = [...place, fileKey];
+      if (holder[key] !== undefined) {
         const message = `${formatPath(path)} and "${key}" are both given; remove one.`;
         problems.push({ path, at: 'key', message });
         continue;
@@ -1479,10 +1644,31 @@ function readSecrets(
         problems.push({ path, at: 'value', message });
         continue;
       }
-      secrets.set(name, { ...secrets.get(name), [key]: secret.value });
+      const of = place.join('.');
+      secrets.set(of, { ...secrets.get(of), [key]: secret.value });
     }
   }
-  return { byRemote: secrets, problems };
+  return { secrets, problems };
+}
+
+/** What a store cannot do without, which no default can give. */
+function checkStores(value: Record<string, unknown>, env: Environment): Finding[] {
+  const findings: Finding[] = [];
+  const need = (section: string, keys: readonly string[], variable: string | null): void => {
+    const part = value[section];
+    if (!isRecord(part) || keys.some((key) => part[key] !== undefined)) return;
+    if (variable !== null && (env[variable] ?? '') !== '') return;
+    const other = variable === null ? '' : `, or set ${variable} in the environment`;
+    const message = `${section} needs "${keys.join('" or "')}"${other}.`;
+    findings.push({ path: [section], at: 'key', message });
+  };
+  if (isRecord(value.objects) && value.objects.kind === 's3') {
+    need('objects', ['access_key', 'access_key_file'], 'AWS_ACCESS_KEY_ID');
+    need('objects', ['secret_key', 'secret_key_file'], 'AWS_SECRET_ACCESS_KEY');
+  }
+  if (isRecord(value.state) && value.state.kind === 'redis')
+    need('state', ['url', 'url_file'], null);
+  return findings;
 }
 
 function readSecretFile(
@@ -1671,12 +1857,12 @@ function pathBetween(
 
 // From the file's words to ours ---------------------------------------------------------------
 
-function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
+function toConfig(raw: RawConfig, secrets: Secrets, env: Environment): Config {
   const remotes = new Map<string, RemoteConfig>();
   for (const [name, remote] of Object.entries(raw.remotes)) {
     const username = remote.username;
-    const password = remote.password ?? secrets.get(name)?.password;
-    const token = remote.token ?? secrets.get(name)?.token;
+    const password = remote.password ?? secrets.get(`remotes.${name}`)?.password;
+    const token = remote.token ?? secrets.get(`remotes.${name}`)?.token;
     let auth: RemoteAuth = { kind: 'none' };
     if (token !== undefined) auth = { kind: 'bearer', token };
     else if (username !== undefined && password !== undefined) {
@@ -1721,8 +1907,8 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
       rebuildTimeoutMs: raw.server.rebuild_timeout_ms,
       snapshotMemoryBytes: raw.server.snapshot_memory_bytes,
     },
-    objects: { kind: raw.objects.kind, path: raw.objects.path },
-    state: { kind: raw.state.kind },
+    objects: toObjects(raw.objects, secrets, env),
+    state: toState(raw.state, secrets),
     charts: { maxBytes: raw.charts.max_bytes },
     workers: { threads: raw.workers.threads, taskTimeoutMs: raw.workers.task_timeout_ms },
     refresh: {
@@ -1732,6 +1918,34 @@ function toConfig(raw: RawConfig, secrets: SecretsByRemote): Config {
     log: { level: raw.log.level, pretty: raw.log.pretty },
     remotes,
     virtuals,
+  };
+}
+
+function toObjects(raw: RawConfig['objects'], secrets: Secrets, env: Environment): ObjectsConfig {
+  if (raw.kind === 'filesystem') return { kind: raw.kind, path: raw.path };
+  const given = secrets.get('objects');
+  return {
+    kind: raw.kind,
+    path: raw.path,
+    endpoint: new URL(raw.endpoint).origin,
+    region: raw.region,
+    bucket: raw.bucket,
+    prefix: raw.prefix === '' || raw.prefix.endsWith('/') ? raw.prefix : `${raw.prefix}/`,
+    accessKey: raw.access_key ?? given?.access_key ?? env.AWS_ACCESS_KEY_ID ?? '',
+    secretKey: raw.secret_key ?? given?.secret_key ?? env.AWS_SECRET_ACCESS_KEY ?? '',
+    pathStyle: raw.path_style,
+    createBucket: raw.create_bucket,
+    timeoutMs: raw.timeout_ms,
+  };
+}
+
+function toState(raw: RawConfig['state'], secrets: Secrets): Config['state'] {
+  if (raw.kind === 'embedded') return { kind: raw.kind };
+  return {
+    kind: raw.kind,
+    url: raw.url ?? secrets.get('state')?.url ?? '',
+    keyPrefix: raw.key_prefix,
+    timeoutMs: raw.timeout_ms,
   };
 }
 

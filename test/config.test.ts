@@ -246,6 +246,75 @@ virtuals:
   });
 });
 
+t.test('stores that are elsewhere have their keys, their secrets and their mistakes', async (t) => {
+  const s3 = (more: string) =>
+    `${minimal}objects: { kind: s3, endpoint: "https://s3.example.com:9000/", bucket: charts, ${more} }\n`;
+  const keys = 'access_key: AK, secret_key: SK';
+  t.strictSame(load(s3(keys)).config.objects, {
+    kind: 's3',
+    path: './data',
+    endpoint: 'https://s3.example.com:9000',
+    region: 'us-east-1',
+    bucket: 'charts',
+    prefix: '',
+    accessKey: 'AK',
+    secretKey: 'SK',
+    pathStyle: true,
+    createBucket: false,
+    timeoutMs: 30_000,
+  });
+  const secrets: Record<string, string> = {
+    '/run/ak': 'AK2\n',
+    '/run/sk': 'SK2\n',
+    '/run/url': 'rediss://u:p@r\n',
+  };
+  const fromFiles = load(s3('access_key_file: /run/ak, secret_key_file: /run/sk, prefix: a/b'), {
+    secrets,
+  });
+  t.match(fromFiles.config.objects, { accessKey: 'AK2', secretKey: 'SK2', prefix: 'a/b/' });
+  const env = { AWS_ACCESS_KEY_ID: 'AK3', AWS_SECRET_ACCESS_KEY: 'SK3' };
+  t.match(load(s3('region: eu-west-1'), { env }).config.objects, {
+    accessKey: 'AK3',
+    secretKey: 'SK3',
+    region: 'eu-west-1',
+  });
+  const redis = (more: string) => `${minimal}state: { kind: redis, ${more} }\n`;
+  t.strictSame(load(redis('url: "redis://127.0.0.1:6379/0"')).config.state, {
+    kind: 'redis',
+    url: 'redis://127.0.0.1:6379/0',
+    keyPrefix: 'chandlery:',
+    timeoutMs: 5000,
+  });
+  t.match(load(redis('url_file: /run/url'), { secrets }).config.state, { url: 'rediss://u:p@r' });
+
+  expectProblem(t, s3('access_key: AK'), {
+    at: 'objects',
+    path: 'objects',
+    says: /needs "secret_key" or "secret_key_file", or set AWS_SECRET_ACCESS_KEY/,
+  });
+  expectProblem(t, redis('key_prefix: "x:"'), {
+    at: 'state',
+    path: 'state',
+    says: /needs "url" or "url_file"/,
+  });
+  expectProblem(t, redis('url: "http://hunter2@x"'), {
+    at: '"http://hunter2@x"',
+    path: 'state.url',
+    says: /must be a URL that begins with redis/,
+  });
+  expectProblem(t, s3(`${keys}, buckett: x`), {
+    at: 'buckett',
+    path: 'objects.buckett',
+    says: /Unknown key "buckett" in objects/,
+    suggestion: 'bucket',
+  });
+  expectProblem(t, s3(keys).replace(':9000/', ':9000/charts'), {
+    at: '"https://s3.example.com:9000/charts"',
+    path: 'objects.endpoint',
+    says: /must not have a path/,
+  });
+});
+
 t.test('a registry and the list of its charts go together', async (t) => {
   const oci = minimal.replace(/https:\S*/, 'oci://registry.example.com/team');
   expectProblem(t, oci, {
@@ -479,23 +548,26 @@ t.test('values', async (t) => {
     const text = `${minimal}server:\n  # port: 1\n`;
     expectProblems(t, problemsOf(text), [{ line: 7, path: 'server', message: /nothing is given/ }]);
   });
-  t.test('stores of another kind are told which kind is supported, and nothing else', async (t) => {
-    expectProblem(t, `${minimal}objects: { kind: s3, bucket: charts, endpoint: x }\n`, {
-      at: 's3',
-      path: 'objects.kind',
-      says: /"s3" is not supported by this version; the supported kind is "filesystem"/,
-    });
-    expectProblem(t, `${minimal}state: { kind: redis, url: "redis://x" }\n`, {
-      at: 'redis',
-      path: 'state.kind',
-      says: /"redis" is not supported by this version; the supported kind is "embedded"/,
-    });
-    expectProblem(t, `${minimal}objects: { path: /data }\n`, {
-      at: 'objects',
-      path: 'objects.kind',
-      says: /is missing; the supported kind is "filesystem"/,
-    });
-  });
+  t.test(
+    'stores of another kind are told which kinds are supported, and nothing else',
+    async (t) => {
+      expectProblem(t, `${minimal}objects: { kind: gcs, bucket: charts, endpoint: x }\n`, {
+        at: 'gcs',
+        path: 'objects.kind',
+        says: /"gcs" is not supported by this version; the supported kinds are "filesystem" and "s3"/,
+      });
+      expectProblem(t, `${minimal}state: { kind: etcd, url: "etcd://x" }\n`, {
+        at: 'etcd',
+        path: 'state.kind',
+        says: /"etcd" is not supported by this version; the supported kinds are "embedded" and "redis"/,
+      });
+      expectProblem(t, `${minimal}objects: { path: /data }\n`, {
+        at: 'objects',
+        path: 'objects.kind',
+        says: /is missing; the supported kinds are "filesystem" and "s3"/,
+      });
+    },
+  );
   t.test('a base URL that cannot be used is told why, without its credentials', async (t) => {
     const cases = [
       ['ftp://charts.example.com', /http, https or oci/],
@@ -1042,7 +1114,7 @@ t.test('documentation', async (t) => {
     t.ok(accepts(minimal.replace('https:', 'oci:')), 'an OCI registry');
     t.notOk(accepts(minimal.replace('https:', 'ftp:')), 'another scheme');
     t.notOk(accepts(minimal.replace('[a]', '[]')), 'no members');
-    t.notOk(accepts(`objects: { kind: s3 }\n${minimal}`), 'another kind of store');
+    t.notOk(accepts(`objects: { kind: gcs }\n${minimal}`), 'another kind of store');
     t.notOk(accepts('remotes: {}\n'), 'no virtuals');
   });
 

@@ -1,0 +1,126 @@
+/**
+ * A real Redis server, for tests: found on the path, on a loopback port of its own, with a directory
+ * of its own for what it writes.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { promisify } from 'node:util';
+import type { Test } from 'tap';
+
+/** A port that was free a moment ago may be taken when Redis wants it. */
+const STARTS = 5;
+
+/** A running server, which ends with its test. */
+export interface RedisServer {
+  readonly port: number;
+  /** `redis://127.0.0.1:port`. */
+  readonly url: string;
+  /** Runs `redis-cli` on it, as the default user; returns what it printed, without the last newline. */
+  cli(...args: readonly string[]): Promise<string>;
+  /** Ends it, as somebody would who shuts it down; what is not saved is gone. */
+  stop(): Promise<void>;
+  /** Starts it anew on the same port, after stopping it where it runs. */
+  restart(): Promise<void>;
+}
+
+/**
+ * Starts `redis-server`, without dumps, with `args` beside. Null, and a skipped assertion, where it
+ * is missing; with `CI=true` that throws.
+ */
+export async function startRedis(
+  t: Test,
+  { args = [] }: { readonly args?: readonly string[] } = {},
+): Promise<RedisServer | null> {
+  if (!(await isInstalled())) {
+    if (process.env.CI === 'true') throw new Error('redis-server is missing');
+    t.pass('redis-server is missing', { skip: true });
+    return null;
+  }
+  const directory = await mkdtemp(join(tmpdir(), 'chandlery-redis-'));
+  let child: ChildProcess | null = null;
+  const stop = async (): Promise<void> => {
+    if (child !== null) await end(child);
+    child = null;
+  };
+  t.teardown(async () => {
+    await stop();
+    await rm(directory, { recursive: true, force: true });
+  });
+  const start = async (port: number): Promise<string | null> => {
+    await stop();
+    child = spawn(
+      'redis-server',
+      ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', directory, '--save', '', ...args],
+      { stdio: ['ignore', 'pipe', 'ignore'] },
+    );
+    return untilReady(child);
+  };
+  for (let attempt = 1; ; attempt++) {
+    const port = await findPort();
+    const said = await start(port);
+    if (said !== null) {
+      if (attempt === STARTS) throw new Error(`redis-server could not be started: ${said}`);
+      continue;
+    }
+    return {
+      port,
+      url: `redis://127.0.0.1:${port}`,
+      async cli(...args) {
+        const base = ['-h', '127.0.0.1', '-p', `${port}`];
+        const { stdout } = await promisify(execFile)('redis-cli', [...base, ...args]);
+        return stdout.replace(/\n$/, '');
+      },
+      stop,
+      async restart() {
+        const said = await start(port);
+        if (said !== null) throw new Error(`redis-server could not be started anew: ${said}`);
+      },
+    };
+  }
+}
+
+async function isInstalled(): Promise<boolean> {
+  try {
+    await promisify(execFile)('redis-server', ['--version']);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A port that nobody had a moment ago: Redis cannot choose one. */
+export async function findPort(): Promise<number> {
+  for (;;) {
+    const server = createServer().listen({ host: '127.0.0.1', port: 0 });
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    server.close();
+    await once(server, 'close');
+    // A node of a cluster also takes the port that is higher by this much.
+    if (port + 10_000 <= 65_535) return port;
+  }
+}
+
+/** Null as soon as it listens; what it said where it ended instead. */
+async function untilReady(child: ChildProcess): Promise<string | null> {
+  const lines: string[] = [];
+  for await (const line of createInterface({ input: child.stdout! })) {
+    lines.push(line);
+    if (!line.includes('Ready to accept connections')) continue;
+    child.stdout!.resume();
+    return null;
+  }
+  return lines.join('\n');
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, 'exit');
+  child.kill('SIGTERM');
+  await ended;
+}
