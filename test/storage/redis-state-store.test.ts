@@ -8,7 +8,7 @@ import { createLogger, type Logger } from '../../src/logger.ts';
 import { createRedisStateStore } from '../../src/storage/redis-state-store.ts';
 import type { StateStore } from '../../src/storage/state-store.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { findPort, type RedisServer, startRedis } from '../support/redis-server.ts';
+import { findNodePort, type RedisServer, startRedis } from '../support/redis-server.ts';
 import { recordWarnings, silentLogger } from './disk-fixture.ts';
 import { stateStoreContract } from './state-store-contract.ts';
 
@@ -499,7 +499,7 @@ t.test('close ends the calls that wait, at once', async (t) => {
 });
 
 t.test('where nothing listens a call fails in time, and close ends the attempts', async (t) => {
-  const port = await findPort();
+  const port = await findNodePort();
   for (const [url, reason] of [
     [`redis://u:hunter2@127.0.0.1:${port}`, 'ECONNREFUSED'],
     [`redis+cluster://u:hunter2@127.0.0.1:${port}`, 'unknown'],

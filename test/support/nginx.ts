@@ -5,10 +5,10 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { findPort } from './free-port.ts';
 
 /** A port that was free a moment ago may be taken when nginx wants it. */
 const STARTS = 5;
@@ -72,16 +72,6 @@ function findNginx(): { readonly program: string; readonly version: string } | n
     } catch {}
   }
   return null;
-}
-
-/** A port that nobody had a moment ago: nginx cannot choose one. */
-async function findPort(): Promise<number> {
-  const server = createServer().listen({ host: '127.0.0.1', port: 0 });
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return address !== null && typeof address === 'object' ? address.port : 0;
 }
 
 /** Waits until it listens, or has ended: then what it has said. */

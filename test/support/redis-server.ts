@@ -5,12 +5,12 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import type { Test } from 'tap';
+import { findPort } from './free-port.ts';
 
 /** A port that was free a moment ago may be taken when Redis wants it. */
 const STARTS = 5;
@@ -61,7 +61,7 @@ export async function startRedis(
     return untilReady(child);
   };
   for (let attempt = 1; ; attempt++) {
-    const port = await findPort();
+    const port = await findNodePort();
     const said = await start(port);
     if (said !== null) {
       if (attempt === STARTS) throw new Error(`redis-server could not be started: ${said}`);
@@ -93,15 +93,10 @@ async function isInstalled(): Promise<boolean> {
   }
 }
 
-/** A port that nobody had a moment ago: Redis cannot choose one. */
-export async function findPort(): Promise<number> {
+/** A free port that a node of a cluster can have: it also takes the one that is higher by 10,000. */
+export async function findNodePort(): Promise<number> {
   for (;;) {
-    const server = createServer().listen({ host: '127.0.0.1', port: 0 });
-    await once(server, 'listening');
-    const { port } = server.address() as { port: number };
-    server.close();
-    await once(server, 'close');
-    // A node of a cluster also takes the port that is higher by this much.
+    const port = await findPort();
     if (port + 10_000 <= 65_535) return port;
   }
 }
