@@ -18,6 +18,7 @@ import {
 import { z } from 'zod';
 import { AppError } from './errors.ts';
 import { nearestNames } from './nearest-names.ts';
+import { isObjectKey } from './storage/object-store.ts';
 import type { RemoteAuth, RemoteEndpoint } from './upstream/upstream.ts';
 
 // What the program works with -----------------------------------------------------------------
@@ -234,16 +235,16 @@ function text(rule: (value: string) => string | null) {
 const nonEmpty = (value: string) =>
   value === '' ? 'must not be empty; give it a value or remove the key' : null;
 
+const oneWord = (value: string) =>
+  /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters';
+
 /** What the two forms of each secret must satisfy, wherever the value comes from. */
 const secretRules = {
   password: (value: string) =>
     /[\x00-\x1f\x7f]/.test(value) ? 'must be one line without control characters' : null,
-  token: (value: string) =>
-    /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters',
-  access_key: (value: string) =>
-    /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters',
-  secret_key: (value: string) =>
-    /^[\x21-\x7e]+$/.test(value) ? null : 'must be one word of printable ASCII characters',
+  token: oneWord,
+  access_key: oneWord,
+  secret_key: oneWord,
   url: (value: string) =>
     URL.canParse(value) && /^redis(s|\+sentinel|\+cluster)?:$/.test(new URL(value).protocol)
       ? null
@@ -461,10 +462,7 @@ const configSchema = z
               : 'must be the name of a bucket: 3 to 63 lower-case letters, digits, "." and "-"',
           ).describe('The bucket.'),
           prefix: text((value) =>
-            value === '' ||
-            /^[A-Za-z0-9_@+~=-][A-Za-z0-9._@+~=-]*(\/[A-Za-z0-9_@+~=-][A-Za-z0-9._@+~=-]*)*\/?$/.test(
-              value,
-            )
+            value === '' || isObjectKey(value.replace(/\/$/, ''))
               ? null
               : 'must be made of segments of letters, digits and ._@+~=- joined by /',
           )

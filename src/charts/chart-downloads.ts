@@ -106,6 +106,18 @@ interface Place {
   readonly url: string;
 }
 
+/** What downloads are made of. `remotes` are found by name; `directory` is for temporary files. */
+export interface ChartDownloadsOptions {
+  readonly blobs: BlobStore;
+  readonly ledger: ChartLedger;
+  readonly upstream: Upstream;
+  readonly remotes: ReadonlyMap<string, ChartRemote>;
+  readonly directory: string;
+  readonly clock: Pick<Clock, 'now' | 'setTimeout'>;
+  readonly logger: Logger;
+  readonly metrics: Pick<Metrics, 'chartDownload' | 'chartMismatch' | 'chartRepublished'>;
+}
+
 export class ChartDownloads {
   readonly #blobs: BlobStore;
   readonly #ledger: ChartLedger;
@@ -124,17 +136,7 @@ export class ChartDownloads {
   #clients = 0;
   readonly #whenQuiet = new Set<() => void>();
 
-  /** `remotes` are found by name; `directory` is for temporary files. */
-  constructor(options: {
-    readonly blobs: BlobStore;
-    readonly ledger: ChartLedger;
-    readonly upstream: Upstream;
-    readonly remotes: ReadonlyMap<string, ChartRemote>;
-    readonly directory: string;
-    readonly clock: Pick<Clock, 'now' | 'setTimeout'>;
-    readonly logger: Logger;
-    readonly metrics: Pick<Metrics, 'chartDownload' | 'chartMismatch' | 'chartRepublished'>;
-  }) {
+  constructor(options: ChartDownloadsOptions) {
     this.#blobs = options.blobs;
     this.#ledger = options.ledger;
     this.#upstream = options.upstream;
@@ -515,7 +517,8 @@ function toUpstreamError(error: unknown): AppError {
   });
 }
 
-function createAborted(): AppError {
+/** What a caller gets who does not wait any longer. */
+export function createAborted(): AppError {
   return new AppError('aborted', 'nobody waits for this chart file any more');
 }
 

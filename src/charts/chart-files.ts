@@ -9,15 +9,16 @@ import { AppError, toAppError } from '../errors.ts';
 import { parseSha256 } from '../helm/chart-digest.ts';
 import type { ChartLocation } from '../helm/locations.ts';
 import type { Logger } from '../logger.ts';
-import type { Metrics } from '../metrics.ts';
 import { untilAborted } from '../until-aborted.ts';
-import type { ChartFileKind, Upstream } from '../upstream/upstream.ts';
+import type { ChartFileKind } from '../upstream/upstream.ts';
 import type { BlobStore } from './blob-store.ts';
 import {
   ChartDownloads,
+  type ChartDownloadsOptions,
   type ChartName,
   type ChartRemote,
   type ChartTrouble,
+  createAborted,
   describeFile,
   type WantedFile,
 } from './chart-downloads.ts';
@@ -121,19 +122,8 @@ const MOST_ROUNDS = 3;
  *
  * `remotes` are found by name. `directory` is for temporary files.
  */
-export function createChartFiles(options: ChartFilesOptions): ChartFiles {
+export function createChartFiles(options: ChartDownloadsOptions): ChartFiles {
   return new StoredChartFiles(options);
-}
-
-export interface ChartFilesOptions {
-  readonly blobs: BlobStore;
-  readonly ledger: ChartLedger;
-  readonly upstream: Upstream;
-  readonly remotes: ReadonlyMap<string, ChartRemote>;
-  readonly directory: string;
-  readonly clock: Pick<Clock, 'now' | 'setTimeout'>;
-  readonly logger: Logger;
-  readonly metrics: Pick<Metrics, 'chartDownload' | 'chartMismatch' | 'chartRepublished'>;
 }
 
 class StoredChartFiles implements ChartFiles {
@@ -147,7 +137,7 @@ class StoredChartFiles implements ChartFiles {
   readonly #notes = new Set<Promise<void>>();
   #isClosed = false;
 
-  constructor(options: ChartFilesOptions) {
+  constructor(options: ChartDownloadsOptions) {
     this.#blobs = options.blobs;
     this.#ledger = options.ledger;
     this.#remotes = options.remotes;
@@ -359,8 +349,4 @@ function partOf(range: ByteRange, bytes: number): NonNullable<ChartFile['part']>
   }
   if (range.first >= bytes) return 'unsatisfiable';
   return { start: range.first, end: Math.min(range.last ?? bytes - 1, bytes - 1) };
-}
-
-function createAborted(): AppError {
-  return new AppError('aborted', 'nobody waits for this chart file any more');
 }

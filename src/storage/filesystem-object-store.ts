@@ -21,6 +21,7 @@ import {
 } from './atomic-file.ts';
 import { FileBody } from './file-body.ts';
 import { pathOfKey, walkKeys } from './key-tree.ts';
+import { abortedError, endReadings, readSource, tooLargeError } from './object-bodies.ts';
 import {
   type ObjectInfo,
   type ObjectReading,
@@ -175,15 +176,7 @@ class FilesystemObjectStore implements ObjectStore {
     const closed = this.#files.closedError();
     for (const stop of this.#stops) stop(closed);
     await this.#files.close();
-    await Promise.all(
-      [...this.#readings].map(async (body) => {
-        const isClosed = new Promise((resolve) => body.once('close', resolve));
-        // Nobody may be listening yet; that must not end the process.
-        body.on('error', ignore);
-        body.destroy(closed);
-        await isClosed;
-      }),
-    );
+    await endReadings(this.#readings, closed);
   }
 }
 
@@ -205,23 +198,6 @@ async function writeBody(task: {
     bytes += chunk.length;
   }
   return bytes;
-}
-
-/** The chunks of a source; its failures, a premature end included, are told apart from the disk's. */
-async function* readSource(key: string, source: Readable): AsyncGenerator<Uint8Array, void> {
-  try {
-    for await (const chunk of source) {
-      if (chunk instanceof Uint8Array) yield chunk;
-      else if (typeof chunk === 'string') yield Buffer.from(chunk);
-      else throw new TypeError('a chunk is not made of bytes');
-    }
-  } catch (error) {
-    if (error instanceof AppError) throw error;
-    throw new AppError('store-failed', `the source of ${key} failed before its end`, {
-      details: { key },
-      cause: error,
-    });
-  }
 }
 
 /** An object opened for reading, or null. What is open is what was there, whatever follows. */
@@ -258,13 +234,6 @@ function describe(key: string, stats: Stats): ObjectInfo {
   );
 }
 
-function tooLargeError(info: ObjectInfo, maxBytes: number): AppError {
-  const { key, bytes } = info;
-  return new AppError('store-failed', `${key} has ${bytes} bytes, more than ${maxBytes}`, {
-    details: { key, bytes, maxBytes },
-  });
-}
-
 function truncatedError(info: ObjectInfo): AppError {
   const { key, bytes } = info;
   return new AppError(
@@ -274,13 +243,6 @@ function truncatedError(info: ObjectInfo): AppError {
       details: { key, bytes },
     },
   );
-}
-
-function abortedError(key: string, signal: AbortSignal | undefined): AppError {
-  return new AppError('aborted', `storing ${key} was cancelled`, {
-    details: { key },
-    cause: signal?.reason,
-  });
 }
 
 function ignore(): void {}

@@ -77,9 +77,13 @@ const OBJECT_KEY =
 
 /** @throws AppError `store-key-invalid` where `key` is not as the contract of `ObjectStore` says. */
 export function validateObjectKey(key: string): void {
+  if (!isObjectKey(key)) throw invalidKey(key);
+}
+
+/** Whether a store accepts `key`. */
+export function isObjectKey(key: string): boolean {
   // What matches is ASCII, so that its length is its size.
-  if (typeof key === 'string' && key.length <= MAX_KEY_BYTES && OBJECT_KEY.test(key)) return;
-  throw invalidKey(key);
+  return typeof key === 'string' && key.length <= MAX_KEY_BYTES && OBJECT_KEY.test(key);
 }
 
 /**

@@ -7,12 +7,13 @@ import { setMaxListeners } from 'node:events';
 import { Readable } from 'node:stream';
 import { AppError } from '../errors.ts';
 import { untilAborted } from '../until-aborted.ts';
+import { abortedError, endReadings, readSource, tooLargeError } from './object-bodies.ts';
 import {
+  isObjectKey,
   MAX_KEY_BYTES,
   type ObjectInfo,
   type ObjectReading,
   type ObjectStore,
-  validateObjectKey,
   withKeyValidation,
 } from './object-store.ts';
 import { readText } from './s3-body.ts';
@@ -214,15 +215,7 @@ class S3ObjectStore implements ObjectStore {
     this.#closing.abort(closed);
     const calls = [...this.#calls];
     for (const call of calls) call.stop(closed);
-    await Promise.all(
-      [...this.#readings].map(async (body) => {
-        const isClosed = new Promise((resolve) => body.once('close', resolve));
-        // Nobody may be listening yet; that must not end the process.
-        body.on('error', ignore);
-        body.destroy(closed);
-        await isClosed;
-      }),
-    );
+    await endReadings(this.#readings, closed);
     await Promise.all(calls.map((call) => call.ended));
     this.#connection.close();
   }
@@ -613,34 +606,23 @@ function* partsOf(body: Uint8Array): Generator<Part, void> {
   } while (at < body.length);
 }
 
-/** As `partsOf`; the source's failures, a premature end included, are told apart from the server's. */
+/** As `partsOf`. */
 async function* partsOfStream(key: string, source: Readable): AsyncGenerator<Part, void> {
   let held: Buffer[] = [];
   let heldBytes = 0;
-  try {
-    for await (const chunk of source) {
-      if (!(chunk instanceof Uint8Array) && typeof chunk !== 'string') {
-        throw new TypeError('a chunk is not made of bytes');
-      }
-      let rest: Uint8Array = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
-      // A full part is given only when there is more, so that the last one is known.
-      while (heldBytes + rest.length > PART_BYTES) {
-        const room = PART_BYTES - heldBytes;
-        const bytes = Buffer.concat([...held, plainBuffer(rest.subarray(0, room))]);
-        held = [];
-        heldBytes = 0;
-        rest = rest.subarray(room);
-        yield { bytes, isLast: false };
-      }
-      held.push(plainBuffer(rest));
-      heldBytes += rest.length;
+  for await (const chunk of readSource(key, source)) {
+    let rest = chunk;
+    // A full part is given only when there is more, so that the last one is known.
+    while (heldBytes + rest.length > PART_BYTES) {
+      const room = PART_BYTES - heldBytes;
+      const bytes = Buffer.concat([...held, plainBuffer(rest.subarray(0, room))]);
+      held = [];
+      heldBytes = 0;
+      rest = rest.subarray(room);
+      yield { bytes, isLast: false };
     }
-  } catch (error) {
-    if (error instanceof AppError) throw error;
-    throw new AppError('store-failed', `the source of ${key} failed before its end`, {
-      details: { key },
-      cause: error,
-    });
+    held.push(plainBuffer(rest));
+    heldBytes += rest.length;
   }
   yield { bytes: Buffer.concat(held), isLast: true };
 }
@@ -725,15 +707,6 @@ function parsePrefix(prefix: string): string {
   );
 }
 
-function isObjectKey(key: string): boolean {
-  try {
-    validateObjectKey(key);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** Only where the server says so: a missing bucket, or a page of somebody else, is a failure. */
 function isAbsent({ s3Code }: S3Refusal): boolean {
   return s3Code === 'NoSuchKey';
@@ -747,24 +720,10 @@ function readAnswer({ body }: S3Answer): Promise<string> {
   return readText(body, MAX_ANSWER_BYTES);
 }
 
-function tooLargeError(info: ObjectInfo, maxBytes: number): AppError {
-  const { key, bytes } = info;
-  return new AppError('store-failed', `${key} has ${bytes} bytes, more than ${maxBytes}`, {
-    details: { key, bytes, maxBytes },
-  });
-}
-
 function tooManyPartsError(key: string): AppError {
   const maxBytes = MAX_PARTS * PART_BYTES;
   return new AppError('store-failed', `${key} has more than ${maxBytes} bytes`, {
     details: { key, maxBytes },
-  });
-}
-
-function abortedError(key: string | null, signal: AbortSignal | undefined): AppError {
-  return new AppError('aborted', `storing ${key} was cancelled`, {
-    details: { key },
-    cause: signal?.reason,
   });
 }
 

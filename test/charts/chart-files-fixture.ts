@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
 import type { Test } from 'tap';
 import { BlobStore } from '../../src/charts/blob-store.ts';
 import {
@@ -17,11 +16,11 @@ import { ChartLedger } from '../../src/charts/chart-ledger.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { MismatchPolicy } from '../../src/config.ts';
 import type { ChartLocation } from '../../src/helm/locations.ts';
-import { createLogger } from '../../src/logger.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createFilesystemObjectStore } from '../../src/storage/filesystem-object-store.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
 import { createUpstream } from '../../src/upstream/upstream-client.ts';
+import { recordLog } from '../support/app-fixture.ts';
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -81,17 +80,7 @@ export async function createChartFilesRig(
   await once(server, 'listening');
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 
-  const lines: string[] = [];
-  const logger = createLogger({
-    level: 'debug',
-    pretty: false,
-    destination: new Writable({
-      write(chunk, _encoding, done) {
-        lines.push(String(chunk));
-        done();
-      },
-    }),
-  });
+  const { logger, lines } = recordLog();
   const clock = { ...systemClock, aheadMs: 0, now: () => Date.now() + clock.aheadMs };
   const metrics = createMetrics({
     virtuals: [{ name: 'all', members: ['grafana', 'mirror'] }],
@@ -173,9 +162,7 @@ export async function createChartFilesRig(
     location,
     end,
     logged: (message?: string) =>
-      lines
-        .map((line) => JSON.parse(line) as Record<string, unknown>)
-        .filter((line) => message === undefined || line.msg === message),
+      lines.filter((line) => message === undefined || line.msg === message),
     count: async (series: string): Promise<number | null> => {
       const { body } = await metrics.render();
       const line = body.split('\n').find((candidate) => candidate.startsWith(`${series} `));

@@ -2,13 +2,11 @@
  * A real nginx, for tests and benches: found on the path, on a port of its own, with a directory for all
  * that it writes. It runs as whoever starts it.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync, spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { findPort } from './free-port.ts';
+import { endProcess, findPort, untilSaid } from './real-process.ts';
 
 /** A port that was free a moment ago may be taken when nginx wants it. */
 const STARTS = 5;
@@ -45,15 +43,18 @@ export async function startNginx(options: {
       const child = spawn(found.program, ['-p', directory, '-c', file, '-e', 'stderr'], {
         stdio: ['ignore', 'ignore', 'pipe'],
       });
-      const said = await untilListening(child);
+      const said = await untilSaid(child.stderr!, (line) =>
+        // It says so when its sockets are open.
+        /using the "\w+" event method/.test(line),
+      );
       if (said === null) {
         const close = async (): Promise<void> => {
-          await end(child);
+          await endProcess(child, 'SIGTERM');
           await remove();
         };
         return { version: found.version, url: `http://127.0.0.1:${port}`, close };
       }
-      await end(child);
+      await endProcess(child, 'SIGTERM');
       if (attempt === STARTS) throw new Error(`nginx could not be started: ${said}`);
     }
   } catch (error) {
@@ -72,26 +73,6 @@ function findNginx(): { readonly program: string; readonly version: string } | n
     } catch {}
   }
   return null;
-}
-
-/** Waits until it listens, or has ended: then what it has said. */
-async function untilListening(child: ChildProcess): Promise<string | null> {
-  const lines: string[] = [];
-  for await (const line of createInterface({ input: child.stderr! })) {
-    lines.push(line);
-    // It says so when its sockets are open.
-    if (!/using the "\w+" event method/.test(line)) continue;
-    child.stderr!.resume();
-    return null;
-  }
-  return lines.join('\n');
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = once(child, 'exit');
-  child.kill('SIGTERM');
-  await ended;
 }
 
 function configure(options: {

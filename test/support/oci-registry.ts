@@ -4,7 +4,6 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -12,6 +11,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
 import { type HelmClient, startHelm } from './helm-binaries.ts';
+import { endProcess } from './real-process.ts';
 
 const program = new URL('../../.cache/tools/registry', import.meta.url).pathname;
 
@@ -78,7 +78,7 @@ export async function startOciRegistry(
   t.teardown(() => rm(directory, { recursive: true, force: true }));
   const { credentials } = options;
   const { host, child } = await startProcess(directory, credentials !== undefined);
-  t.teardown(() => end(child));
+  t.teardown(() => endProcess(child, 'SIGKILL'));
   return createRegistry({ host, helm, credentials });
 }
 
@@ -116,13 +116,6 @@ async function startProcess(
     return { host, child };
   }
   throw new Error(`the registry did not start: ${lines.join('\n')}`);
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const exit = once(child, 'exit');
-  child.kill('SIGKILL');
-  await exit;
 }
 
 function createRegistry(options: {

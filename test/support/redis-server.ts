@@ -3,14 +3,12 @@
  * of its own for what it writes.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import type { Test } from 'tap';
-import { findPort } from './free-port.ts';
+import { endProcess, findPort, untilSaid } from './real-process.ts';
 
 /** A port that was free a moment ago may be taken when Redis wants it. */
 const STARTS = 5;
@@ -44,7 +42,7 @@ export async function startRedis(
   const directory = await mkdtemp(join(tmpdir(), 'chandlery-redis-'));
   let child: ChildProcess | null = null;
   const stop = async (): Promise<void> => {
-    if (child !== null) await end(child);
+    if (child !== null) await endProcess(child, 'SIGTERM');
     child = null;
   };
   t.teardown(async () => {
@@ -58,7 +56,7 @@ export async function startRedis(
       ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', directory, '--save', '', ...args],
       { stdio: ['ignore', 'pipe', 'ignore'] },
     );
-    return untilReady(child);
+    return untilSaid(child.stdout!, (line) => line.includes('Ready to accept connections'));
   };
   for (let attempt = 1; ; attempt++) {
     const port = await findNodePort();
@@ -99,23 +97,4 @@ export async function findNodePort(): Promise<number> {
     const port = await findPort();
     if (port + 10_000 <= 65_535) return port;
   }
-}
-
-/** Null as soon as it listens; what it said where it ended instead. */
-async function untilReady(child: ChildProcess): Promise<string | null> {
-  const lines: string[] = [];
-  for await (const line of createInterface({ input: child.stdout! })) {
-    lines.push(line);
-    if (!line.includes('Ready to accept connections')) continue;
-    child.stdout!.resume();
-    return null;
-  }
-  return lines.join('\n');
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = once(child, 'exit');
-  child.kill('SIGTERM');
-  await ended;
 }

@@ -3,13 +3,11 @@
  * its own.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { access, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
-import { findPort } from './free-port.ts';
+import { endProcess, findPort, untilSaid } from './real-process.ts';
 
 export type S3ServerKind = 'minio' | 'versitygw';
 
@@ -64,7 +62,7 @@ export async function startS3Server(t: Test, kind: S3ServerKind): Promise<S3Serv
     });
     const said = await untilListening(kind, child, port);
     if (said === null) {
-      t.teardown(() => end(child));
+      t.teardown(() => endProcess(child, 'SIGKILL'));
       return {
         endpoint: `http://127.0.0.1:${port}`,
         region: REGION,
@@ -73,7 +71,7 @@ export async function startS3Server(t: Test, kind: S3ServerKind): Promise<S3Serv
         unfinishedUploads: () => uploadsIn(kind, data),
       };
     }
-    await end(child);
+    await endProcess(child, 'SIGKILL');
     if (attempt === STARTS) throw new Error(`${kind} could not be started: ${said}`);
   }
 }
@@ -129,20 +127,6 @@ async function untilListening(
   const [input, other] =
     kind === 'minio' ? [child.stderr!, child.stdout!] : [child.stdout!, child.stderr!];
   other.resume();
-  const lines: string[] = [];
-  for await (const line of createInterface({ input })) {
-    lines.push(line);
-    // Both name their address once their sockets are open.
-    if (!line.includes(`http://127.0.0.1:${port}`)) continue;
-    input.resume();
-    return null;
-  }
-  return lines.join('\n');
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = once(child, 'exit');
-  child.kill('SIGKILL');
-  await ended;
+  // Both name their address once their sockets are open.
+  return untilSaid(input, (line) => line.includes(`http://127.0.0.1:${port}`));
 }
