@@ -38,7 +38,9 @@ function rowsOf(schema: ConfigJsonSchema, prefix = ''): Row[] {
   return Object.entries(schema.properties ?? {}).flatMap(([name, child]) => {
     const key = `${prefix}${name}`;
     if (child.properties !== undefined) return rowsOf(child, `${key}.`);
-    return [{ key, schema: child, isRequired: schema.required?.includes(name) ?? false }];
+    const row = { key, schema: child, isRequired: schema.required?.includes(name) ?? false };
+    const entry = child.additionalProperties;
+    return typeof entry === 'object' ? [row, ...rowsOf(entry, `${key}.NAME.`)] : [row];
   });
 }
 
@@ -146,8 +148,8 @@ text is asked for it stays text. Inside \`{ }\` and \`[ ]\` YAML wants quotes ar
 
 ## Secrets
 
-\`password\` and \`token\` may be given as \`password_file\` and \`token_file\`: the path of a file that
-holds the secret, relative to the working directory. One newline at its end is removed. The file may
+Every secret may be given as a file: \`password\` as \`password_file\`, \`url\` as \`url_file\`, the path of a file that
+holds it, relative to the working directory. One newline at its end is removed. The file may
 have 64 KiB. Giving both forms is an error.
 
 ## Names

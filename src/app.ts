@@ -2,6 +2,7 @@
  * The composition root: builds every object once, from a configuration, and starts and ends them in
  * order. Nothing else creates a store, a pool or a client.
  */
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { BlobStore } from './charts/blob-store.ts';
 import type { ChartRemote } from './charts/chart-downloads.ts';
@@ -9,7 +10,7 @@ import { type ChartFiles, createChartFiles } from './charts/chart-files.ts';
 import { ChartLedger } from './charts/chart-ledger.ts';
 import { createPrefetcher, type Prefetcher } from './charts/prefetch.ts';
 import type { Clock } from './clock.ts';
-import type { Config, PrefetchConfig, RemoteConfig } from './config.ts';
+import type { Config, PrefetchConfig, RemoteConfig, VirtualConfig } from './config.ts';
 import { AppError, toAppError } from './errors.ts';
 import type { UrlPolicy } from './helm/model.ts';
 import { closeGracefully, createServer } from './http/server.ts';
@@ -18,6 +19,7 @@ import { createMetrics, type Metrics, withStoreMetrics } from './metrics.ts';
 import type { IndexEngine } from './refresh/index-engine.ts';
 import { type CachedRemote, MemberCache } from './refresh/member-cache.ts';
 import { RefreshQueue } from './refresh/refresh-queue.ts';
+import { Replicas } from './refresh/replicas.ts';
 import type { RefreshResult } from './refresh/snapshot.ts';
 import { SnapshotStore } from './refresh/snapshot-store.ts';
 import { VirtualRefresher } from './refresh/virtual-refresher.ts';
@@ -71,6 +73,7 @@ export class App {
   readonly #charts: ChartFiles;
   readonly #prefetcher: Prefetcher;
   readonly #snapshots: SnapshotStore;
+  readonly #replicas: Replicas;
   readonly #server: ReturnType<typeof createServer>;
   #listening: Promise<string> | null = null;
   #closing: Promise<void> | null = null;
@@ -97,6 +100,7 @@ export class App {
       random,
       logger,
       memory: registryMemory(this.#objects),
+      metrics: this.metrics,
     });
     const shared = {
       engine: this.#engine,
@@ -121,12 +125,20 @@ export class App {
     this.#cache = new MemberCache({
       ...shared,
       queue: this.#fetches,
+      shrinkGuard: config.refresh.shrinkGuard,
       remotes: cachedRemotes(config),
       upstream: this.#upstream,
     });
     this.#snapshots = new SnapshotStore({
       ...shared,
       maxMemoryBytes: config.server.snapshotMemoryBytes,
+      keepRevisions: config.refresh.keepRevisions,
+    });
+    this.#replicas = new Replicas({
+      ...shared,
+      random,
+      pollMs: config.refresh.pollMs,
+      leaseMs: config.refresh.leaseMs,
     });
     this.#blobs = new BlobStore({ ...shared, maxBytes: config.charts.maxBytes });
     this.#charts = createChartFiles({
@@ -152,10 +164,12 @@ export class App {
         members: virtual.members,
         ttlMs: Math.min(...ttls),
         urls: urlPolicy(virtual.proxyCharts),
+        configDigest: digestOf(config, virtual),
         backgroundRefresh: virtual.backgroundRefresh,
         rebuildTimeoutMs: config.server.rebuildTimeoutMs,
         cache: this.#cache,
         store: this.#snapshots,
+        replicas: this.#replicas,
         queue: this.#merges,
         random,
         onPublished: (snapshot) => this.#prefetcher.published(name, snapshot),
@@ -166,11 +180,13 @@ export class App {
     this.#server = createServer({
       virtuals,
       charts: this.#charts,
-      remotes: { configs: config.remotes, indexes: this.#cache },
+      remotes: { configs: config.remotes, indexes: this.#cache, upstream: this.#upstream },
       metrics: this.metrics,
       logger,
       version: VERSION,
       clock,
+      access: config.access,
+      settings: config.server,
     });
   }
 
@@ -180,6 +196,7 @@ export class App {
    * @throws AppError `closed` where `close` was called meanwhile; what `listen` fails with.
    */
   async start(): Promise<{ readonly url: string; readonly port: number }> {
+    this.#replicas.start();
     await Promise.all([...this.virtuals.values()].map((virtual) => virtual.load()));
     this.#throwIfClosing();
     const { host, port } = this.#config.server;
@@ -241,12 +258,14 @@ export class App {
     this.#cache.close();
     this.#fetches.close();
     this.#merges.close();
+    const replicas = this.#replicas.close();
     // A server that is about to listen cannot be closed yet.
     await this.#listening?.catch(() => {});
     await closeGracefully(this.#server, { timeoutMs: shutdownTimeoutMs, clock: this.#clock });
     const leftMs = Math.max(shutdownTimeoutMs - (this.#clock.monotonicMs() - startedMs), 0);
     await Promise.race([refreshers, this.#timeout(leftMs)]);
     for (const close of [
+      () => Promise.race([replicas, this.#timeout(leftMs)]),
       () => this.#prefetcher.close(),
       () => this.#charts.close(),
       () => this.#blobs.close(),
@@ -325,6 +344,17 @@ function registryMemory(objects: ObjectStore): NonNullable<UpstreamOptions['memo
       await objects.put(key, bytes);
     },
   };
+}
+
+/** Of what of the configuration the index of a virtual repository depends on. */
+function digestOf({ remotes }: Config, { members, proxyCharts }: VirtualConfig): string {
+  const facts = members.map((name) => {
+    const endpoint = remotes.get(name)?.endpoint;
+    return [name, endpoint?.baseUrl, endpoint?.registry?.charts];
+  });
+  return createHash('sha256')
+    .update(JSON.stringify([proxyCharts, facts]))
+    .digest('hex');
 }
 
 function urlPolicy(proxyCharts: boolean): UrlPolicy {

@@ -3,7 +3,9 @@
  * the reference page. A file is read whole or not at all: every problem is found in one pass, each
  * with its line, its column and what to do, and nothing of a faulty file is ever used.
  */
+import { X509Certificate } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
+import { BlockList, isIP } from 'node:net';
 import {
   type Document,
   isAlias,
@@ -16,9 +18,13 @@ import {
   type YAMLMap,
 } from 'yaml';
 import { z } from 'zod';
-import { AppError } from './errors.ts';
+import { type CertificateTexts, findCertificateProblem } from './certificate.ts';
+import { AppError, toAppError } from './errors.ts';
 import { nearestNames } from './nearest-names.ts';
+import { type PasswordHash, parsePasswordHash, parseTokenHash } from './secret-hash.ts';
 import { isObjectKey } from './storage/object-store.ts';
+import { parseRedisUrl } from './storage/redis-url.ts';
+import type { S3Credentials } from './storage/s3-credentials.ts';
 import type { RemoteAuth, RemoteEndpoint } from './upstream/upstream.ts';
 
 // What the program works with -----------------------------------------------------------------
@@ -61,6 +67,14 @@ export interface VirtualConfig {
   readonly prefetch: PrefetchConfig | null;
 }
 
+/** When an index of a member is not believed because so much of the one before is missing. */
+export interface ShrinkGuard {
+  /** It is held back where it has lost more than this share of its records; 100 is never. */
+  readonly lostPercent: number;
+  /** After so many refreshes with the same message it is believed. */
+  readonly refreshes: number;
+}
+
 /** Where objects are stored. `path` is a directory of this machine in any case. */
 export type ObjectsConfig =
   | { readonly kind: 'filesystem'; readonly path: string }
@@ -72,15 +86,61 @@ export type ObjectsConfig =
       readonly endpoint: string;
       readonly region: string;
       readonly bucket: string;
-      /** Before all keys; empty, or ends with a slash. */
+      /** Before all keys; empty, or segments with or without a slash at the end. */
       readonly prefix: string;
-      readonly accessKey: string;
-      readonly secretKey: string;
+      /** Null where the AWS credential chain is asked. */
+      readonly credentials: S3Credentials | null;
+      /** Certificates in PEM that vouch for the server's; null: those that Node trusts. */
+      readonly ca: string | null;
       /** Whether the bucket is in the path of a URL, not in its host. */
       readonly pathStyle: boolean;
       readonly createBucket: boolean;
       readonly timeoutMs: number;
     };
+
+/** The files of a server that speaks TLS. */
+export interface TlsConfig {
+  readonly certFile: string;
+  readonly keyFile: string;
+  /** Null where clients need no certificate. */
+  readonly caFile: string | null;
+}
+
+/** How many requests one client address may make. */
+export interface RateLimitConfig {
+  readonly requestsPerMinute: number;
+  /** Within one second; null is as many as in a minute. */
+  readonly burst: number | null;
+}
+
+/** Somebody who shows a password or a token. */
+export interface UserConfig {
+  readonly name: string;
+  /** Of all virtual repositories, where their own lists do not say otherwise. */
+  readonly may: 'none' | 'read' | 'operate';
+  readonly passwordHash: PasswordHash | null;
+  /** SHA-256 of the token. */
+  readonly tokenHash: Buffer | null;
+}
+
+/** Who may do what. A name in a list is one of `users`, or `anonymous` for everybody. */
+export interface AccessConfig {
+  /** What those may do who show nothing. */
+  readonly anonymous: 'none' | 'read';
+  readonly metrics: 'public' | 'read';
+  /** By name. */
+  readonly users: ReadonlyMap<string, UserConfig>;
+  /** By name of virtual repository, all of them. */
+  readonly virtuals: ReadonlyMap<
+    string,
+    {
+      /** Null where all may read it that may read at all. */
+      readonly readers: readonly string[] | null;
+      /** Beside those that may operate everything. */
+      readonly operators: readonly string[];
+    }
+  >;
+}
 
 /** A whole, valid configuration with every default filled in. Holds secrets: never log it. */
 export interface Config {
@@ -91,7 +151,20 @@ export interface Config {
     readonly shutdownTimeoutMs: number;
     readonly rebuildTimeoutMs: number;
     readonly snapshotMemoryBytes: number;
+    /** Null is without a limit. */
+    readonly maxConnections: number | null;
+    readonly maxHeaderBytes: number;
+    readonly maxUrlBytes: number;
+    readonly maxBodyBytes: number;
+    /** Addresses and CIDR blocks whose `X-Forwarded-*` headers are believed. */
+    readonly trustedProxies: readonly string[];
+    /** Null is plain HTTP. */
+    readonly tls: TlsConfig | null;
+    /** Null is without a limit. */
+    readonly rateLimit: RateLimitConfig | null;
   };
+  /** Null: everybody may do everything. */
+  readonly access: AccessConfig | null;
   readonly objects: ObjectsConfig;
   readonly state:
     | { readonly kind: 'embedded' }
@@ -99,6 +172,8 @@ export interface Config {
         readonly kind: 'redis';
         /** May hold a password. */
         readonly url: string;
+        /** Certificates in PEM that vouch for TLS; null where those do that Node trusts. */
+        readonly ca: string | null;
         readonly keyPrefix: string;
         readonly timeoutMs: number;
       };
@@ -114,6 +189,13 @@ export interface Config {
   readonly refresh: {
     readonly concurrentFetches: number;
     readonly concurrentMerges: number;
+    /** How many published revisions are kept, the one that is served included. */
+    readonly keepRevisions: number;
+    /** For how long a replica may be silent before another one refreshes in its place. */
+    readonly leaseMs: number;
+    /** How often is looked for what other replicas have published, and for what a store has lost. */
+    readonly pollMs: number;
+    readonly shrinkGuard: ShrinkGuard;
   };
   readonly log: {
     readonly level: LogLevel;
@@ -245,19 +327,38 @@ const secretRules = {
   token: oneWord,
   access_key: oneWord,
   secret_key: oneWord,
-  url: (value: string) =>
-    URL.canParse(value) && /^redis(s|\+sentinel|\+cluster)?:$/.test(new URL(value).protocol)
-      ? null
-      : 'must be a URL that begins with redis:// or rediss://',
+  session_token: oneWord,
+  ca: (value: string) =>
+    areCertificates(value) ? null : 'must hold certificates in PEM, and nothing else of that form',
+  url: checkRedisUrl,
+  password_hash: (value: string) =>
+    parsePasswordHash(value) === null
+      ? 'must be a line that "chandlery hash" has printed for a password'
+      : null,
+  token_hash: (value: string) =>
+    parseTokenHash(value) === null
+      ? 'must be a line that "chandlery hash --token" has printed'
+      : null,
 } as const;
+
+function areCertificates(pem: string): boolean {
+  const blocks = pem.match(/-----BEGIN [^-]+-----[^-]*-----END [^-]+-----/g) ?? [];
+  try {
+    for (const block of blocks) new X509Certificate(block);
+  } catch {
+    return false;
+  }
+  return blocks.length > 0;
+}
 
 type SecretKey = keyof typeof secretRules;
 
-/** By section, the secrets that it may have; of `remotes`, each of its entries. */
+/** By section, the secrets that it may have; of `remotes` and `users`, each of their entries. */
 const secretKeys = {
+  users: ['password_hash', 'token_hash'],
   remotes: ['password', 'token'],
-  objects: ['access_key', 'secret_key'],
-  state: ['url'],
+  objects: ['access_key', 'secret_key', 'session_token', 'ca'],
+  state: ['url', 'ca'],
 } as const satisfies Readonly<Record<string, readonly SecretKey[]>>;
 
 const remoteSchema = z
@@ -403,11 +504,52 @@ const virtualSchema = z
       .describe(
         'Chart files that are fetched after each change of the index, before anybody asks for them. Off where it is left out.',
       ),
+    access: z
+      .strictObject({
+        readers: z
+          .array(z.string())
+          .optional()
+          .describe(
+            'Names of users: only they, the operators, and users with `may: operate` may read it; `anonymous` is everybody.',
+          ),
+        operators: z
+          .array(z.string())
+          .default([])
+          .describe(
+            'Names of users that may read and operate it, beside those with `may: operate`.',
+          ),
+      })
+      .optional()
+      .describe('Who may read and operate this one; goes with the section `access`.'),
     ...foreign(foreignKeys.virtual),
   })
   .describe('One virtual repository: what clients add to Helm.');
 
 const propertyNames = { pattern: namePattern, maxLength: maxNameLength };
+
+/** In lists of users: everybody. */
+const anonymousName = 'anonymous';
+
+const userSchema = z
+  .strictObject({
+    password_hash: text(secretRules.password_hash).optional().meta({
+      description: 'What `chandlery hash` prints for a password.',
+      writeOnly: true,
+    }),
+    password_hash_file: text(nonEmpty).optional().describe('A file that holds the hash.'),
+    token_hash: text(secretRules.token_hash).optional().meta({
+      description: 'What `chandlery hash --token` prints for a token.',
+      writeOnly: true,
+    }),
+    token_hash_file: text(nonEmpty).optional().describe('A file that holds the hash.'),
+    may: z
+      .enum(['none', 'read', 'operate'])
+      .default('read')
+      .describe(
+        '`read`: all virtual repositories that do not list their readers; `operate`: read and operate all; `none`: only what lists of virtual repositories say.',
+      ),
+  })
+  .describe('Somebody who shows a password or a token.');
 
 const configSchema = z
   .strictObject({
@@ -439,9 +581,96 @@ const configSchema = z
           .describe(
             'Bytes of published indexes that are kept in memory, of all virtual repositories together; the least used of the others are streamed from the object store.',
           ),
+        max_connections: z
+          .int()
+          .min(1)
+          .nullable()
+          .default(null)
+          .describe(
+            'Connections that are open at the same time; more are closed at once. null is without a limit.',
+          ),
+        max_header_bytes: z
+          .int()
+          .min(1024)
+          .max(1_048_576)
+          .default(16_384)
+          .describe('The largest request line and headers together, in bytes; more is 431.'),
+        max_url_bytes: z
+          .int()
+          .min(256)
+          .max(1_048_576)
+          .default(8_192)
+          .describe('The longest URL, in bytes; a longer one is 414.'),
+        max_body_bytes: z
+          .int()
+          .min(1)
+          .max(1_048_576)
+          .default(65_536)
+          .describe(
+            'The largest request body, in bytes; a larger one is 413. No request needs one.',
+          ),
+        trusted_proxies: z
+          .array(text(checkAddressBlock))
+          .default([])
+          .describe(
+            'Addresses and CIDR blocks of reverse proxies: from them, and from nobody else, `X-Forwarded-For` says which address the client has.',
+          ),
+        tls: z
+          .strictObject({
+            cert_file: text(nonEmpty).describe(
+              'A PEM file with the certificate of the server, and behind it those that lead to its authority.',
+            ),
+            key_file: text(nonEmpty).describe('A PEM file with its private key.'),
+            ca_file: text(nonEmpty)
+              .optional()
+              .describe(
+                'A PEM file with authorities: every client then needs a certificate of one of them.',
+              ),
+          })
+          .optional()
+          .describe('For https instead of http; the files are read again when they change.'),
+        rate_limit: z
+          .strictObject({
+            requests_per_minute: z
+              .int()
+              .min(1)
+              .max(1_000_000)
+              .describe('Requests that one client address may make in a minute; more are 429.'),
+            burst: z
+              .int()
+              .min(1)
+              .max(1_000_000)
+              .optional()
+              .describe(
+                'Requests that it may make within one second; as many as in a minute where it is left out.',
+              ),
+          })
+          .optional()
+          .describe('A limit for each client address. Off where it is left out.'),
       })
       .prefault({})
       .describe('The HTTP server.'),
+    access: z
+      .strictObject({
+        anonymous: z
+          .enum(['none', 'read'])
+          .default('none')
+          .describe(
+            'What those may do who show neither password nor token: `read` is all virtual repositories that do not list their readers.',
+          ),
+        metrics: z
+          .enum(['public', 'read'])
+          .default('public')
+          .describe('Who gets `/metrics`: everybody, or who may read every virtual repository.'),
+        users: z
+          .record(z.string(), userSchema)
+          .meta({ description: 'The users, by name.', propertyNames })
+          .default({}),
+      })
+      .optional()
+      .describe(
+        'Who may read and who may operate. Where it is left out, everybody may do everything.',
+      ),
     objects: z
       .discriminatedUnion('kind', [
         z.strictObject({
@@ -471,7 +700,7 @@ const configSchema = z
           region: text(nonEmpty).default('us-east-1').describe('The region of the bucket.'),
           access_key: text(secretRules.access_key).optional().meta({
             description:
-              'The access key; `AWS_ACCESS_KEY_ID` of the environment where it is left out.',
+              'The access key; `AWS_ACCESS_KEY_ID` of the environment where it is left out. Where no key is given at all, the AWS credential chain is asked: profiles of the shared files, web identity, the endpoint of the container, the metadata of the instance.',
             writeOnly: true,
           }),
           access_key_file: text(nonEmpty).optional().describe('A file that holds the access key.'),
@@ -481,6 +710,17 @@ const configSchema = z
             writeOnly: true,
           }),
           secret_key_file: text(nonEmpty).optional().describe('A file that holds the secret key.'),
+          session_token: text(secretRules.session_token).optional().meta({
+            description:
+              'The token that belongs to temporary keys; with keys of the environment, `AWS_SESSION_TOKEN` where it is left out.',
+            writeOnly: true,
+          }),
+          session_token_file: text(nonEmpty).optional().describe('A file that holds the token.'),
+          ca_file: text(nonEmpty)
+            .optional()
+            .describe(
+              'A file with the certificates, in PEM, that vouch for an `https` endpoint, instead of those that Node trusts. It is read once.',
+            ),
           path_style: z
             .boolean()
             .default(true)
@@ -493,7 +733,7 @@ const configSchema = z
             .int()
             .min(1)
             .max(maxTimerMs)
-            .default(30_000)
+            .default(10_000)
             .describe('Milliseconds without a byte after which a request is given up.'),
           path: text(nonEmpty)
             .default('./data')
@@ -510,10 +750,16 @@ const configSchema = z
         z.strictObject({
           kind: z.literal('redis').describe('A Redis server.'),
           url: text(secretRules.url).optional().meta({
-            description: 'The server, as in `redis://user:password@host:6379/0` or `rediss://`.',
+            description:
+              'Where Redis is: `redis://user:password@host:6379/0`; behind Sentinels `redis+sentinel://user:password@host:26379,host:26379/master/0`; a cluster `redis+cluster://user:password@host:6379,host:6379`. `rediss` instead of `redis` means TLS. User and password are percent-encoded.',
             writeOnly: true,
           }),
           url_file: text(nonEmpty).optional().describe('A file that holds the URL.'),
+          ca_file: text(nonEmpty)
+            .optional()
+            .describe(
+              'A file with the certificates, in PEM, that vouch for a `rediss` server, instead of those that Node trusts. It is read once.',
+            ),
           key_prefix: text((value) =>
             /^[A-Za-z0-9._:-]{0,64}$/.test(value)
               ? null
@@ -578,9 +824,54 @@ const configSchema = z
           .describe(
             'Virtual repositories that are merged and published at the same time; the others wait.',
           ),
+        keep_revisions: z
+          .int()
+          .min(1)
+          .max(100)
+          .default(5)
+          .describe(
+            'Published revisions of a virtual repository that are kept, the one that is served included: for clients with an older index, and to roll back to.',
+          ),
+        lease_ms: z
+          .int()
+          .min(1000)
+          .max(maxTimerMs)
+          .default(15_000)
+          .describe(
+            'Milliseconds after which another replica refreshes in the place of one that is not heard of any more.',
+          ),
+        poll_ms: z
+          .int()
+          .min(100)
+          .max(maxTimerMs)
+          .default(5_000)
+          .describe(
+            'Milliseconds between two looks at what other replicas have published; they also tell each other at once.',
+          ),
+        shrink_guard: z
+          .strictObject({
+            lost_percent: z
+              .int()
+              .min(1)
+              .max(100)
+              .default(50)
+              .describe(
+                'An index of a member that has lost more than so many percent of its records is held back; 100 believes everything.',
+              ),
+            refreshes: z
+              .int()
+              .min(0)
+              .max(1000)
+              .default(3)
+              .describe(
+                'Refreshes after which it is believed, unless an operator confirms it before.',
+              ),
+          })
+          .prefault({})
+          .describe('What happens when a member suddenly loses much of its index.'),
       })
       .prefault({})
-      .describe('How much of a refresh happens at once.'),
+      .describe('How refreshes go on.'),
     log: z
       .strictObject({
         level: z
@@ -735,6 +1026,15 @@ function checkBaseUrl(value: string): string | null {
   return null;
 }
 
+function checkRedisUrl(value: string): string | null {
+  try {
+    parseRedisUrl(value);
+    return null;
+  } catch (error) {
+    return String(toAppError(error).details.why);
+  }
+}
+
 /** The names of repositories: OCI distribution specification, "Pulling manifests". */
 function checkOciChart(value: string): string | null {
   const component = '[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*';
@@ -802,6 +1102,29 @@ function checkHeaderValue(value: string): string | null {
   }
   return null;
 }
+
+function checkAddressBlock(value: string): string | null {
+  const [, address = '', bits] = /^([^/]*)(?:\/([0-9]{1,3}))?$/.exec(value) ?? [];
+  const family = isIP(address);
+  const isBlock = family !== 0 && Number(bits ?? 0) <= (family === 4 ? 32 : 128);
+  if (!isBlock || address.includes('%')) {
+    return 'must be an address such as 10.0.0.7, or a CIDR block such as 10.0.0.0/8 or fd00::/8';
+  }
+  return bits !== undefined && Number(bits) === 0
+    ? 'must not be everybody; name the addresses of the reverse proxies'
+    : null;
+}
+
+/** Whether only this machine can reach a server that listens there. */
+export function isLoopbackHost(host: string): boolean {
+  const family = isIP(host);
+  if (family === 0) return host === 'localhost';
+  return loopback.check(host, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+const loopback = new BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
 
 // Finding and loading -------------------------------------------------------------------------
 
@@ -1253,6 +1576,8 @@ function resolveConfig(source: ConfigSource, readSecret: (path: string) => strin
   problems.push(...checkRegistries(value));
   const members = checkMembers(value, ignored);
   problems.push(...members.problems);
+  problems.push(...checkUsers(value));
+  problems.push(...checkTls(value, readSecret));
 
   problems.push(...source.findings);
 
@@ -1268,6 +1593,7 @@ function resolveConfig(source: ConfigSource, readSecret: (path: string) => strin
     ...ignored.warnings,
     ...foreignParts.warnings,
     ...members.warnings,
+    ...warnOfOpenServer(value),
   ]);
   if (meant.length > 0 || !parsed.success) {
     throw invalid(locate(source, meant), warnings);
@@ -1587,13 +1913,13 @@ function describeUnknownKind(path: Path, root: Record<string, unknown>): Finding
 
 function checkNames(value: Record<string, unknown>): Finding[] {
   const findings: Finding[] = [];
-  for (const section of ['remotes', 'virtuals']) {
-    const map = value[section];
+  for (const place of [['remotes'], ['virtuals'], ['access', 'users']]) {
+    const map = valueAt(value, place);
     if (!isRecord(map)) continue;
     for (const name of Object.keys(map)) {
       if (nameRegExp.test(name) && name.length <= maxNameLength) continue;
       findings.push({
-        path: [section, name],
+        path: [...place, name],
         at: 'key',
         message: `${JSON.stringify(name)} cannot be a name; use at most ${maxNameLength} letters, digits, ".", "_" and "-", the first a letter or digit.`,
       });
@@ -1618,6 +1944,13 @@ function readSecrets(
         ['remotes', name],
         remote,
         secretKeys.remotes,
+      ],
+    ),
+    ...entriesOf(value.access, 'users').map(
+      ([name, user]): [Path, Record<string, unknown>, readonly SecretKey[]] => [
+        ['access', 'users', name],
+        user,
+        secretKeys.users,
       ],
     ),
   ];
@@ -1652,20 +1985,52 @@ function readSecrets(
 /** What a store cannot do without, which no default can give. */
 function checkStores(value: Record<string, unknown>, env: Environment): Finding[] {
   const findings: Finding[] = [];
-  const need = (section: string, keys: readonly string[], variable: string | null): void => {
-    const part = value[section];
-    if (!isRecord(part) || keys.some((key) => part[key] !== undefined)) return;
-    if (variable !== null && (env[variable] ?? '') !== '') return;
-    const other = variable === null ? '' : `, or set ${variable} in the environment`;
-    const message = `${section} needs "${keys.join('" or "')}"${other}.`;
-    findings.push({ path: [section], at: 'key', message });
-  };
-  if (isRecord(value.objects) && value.objects.kind === 's3') {
-    need('objects', ['access_key', 'access_key_file'], 'AWS_ACCESS_KEY_ID');
-    need('objects', ['secret_key', 'secret_key_file'], 'AWS_SECRET_ACCESS_KEY');
+  const { objects, state } = value;
+  if (isRecord(objects) && objects.kind === 's3') findings.push(...checkBucket(objects, env));
+  if (isRecord(state) && state.kind === 'redis') {
+    if (state.url === undefined && state.url_file === undefined) {
+      findings.push({ path: ['state'], at: 'key', message: 'state needs "url" or "url_file".' });
+    }
+    if (
+      state.ca_file !== undefined &&
+      typeof state.url === 'string' &&
+      /^redis[+:]/.test(state.url)
+    ) {
+      const message = 'state.ca_file goes with a URL that begins with "rediss" only.';
+      findings.push({ path: ['state', 'ca_file'], at: 'key', message });
+    }
   }
-  if (isRecord(value.state) && value.state.kind === 'redis')
-    need('state', ['url', 'url_file'], null);
+  return findings;
+}
+
+/** Half a pair of keys is none, and what goes with something is nothing without it. */
+function checkBucket(objects: Record<string, unknown>, env: Environment): Finding[] {
+  const findings: Finding[] = [];
+  const isGiven = (key: string) =>
+    objects[key] !== undefined || objects[`${key}_file`] !== undefined;
+  const isHad = ([key, variable]: readonly [string, string]) =>
+    isGiven(key) || (env[variable] ?? '') !== '';
+  const pair = [
+    ['access_key', 'AWS_ACCESS_KEY_ID'],
+    ['secret_key', 'AWS_SECRET_ACCESS_KEY'],
+  ] as const;
+  const missing = pair.filter((half) => !isHad(half));
+  if (missing.length === 1) {
+    for (const [key, variable] of missing) {
+      const message = `objects needs "${key}" or "${key}_file", or set ${variable} in the environment.`;
+      findings.push({ path: ['objects'], at: 'key', message });
+    }
+  }
+  if (missing.length === 2 && isGiven('session_token')) {
+    const key = objects.session_token === undefined ? 'session_token_file' : 'session_token';
+    const message = `objects.${key} goes with "access_key" and "secret_key".`;
+    findings.push({ path: ['objects', key], at: 'key', message });
+  }
+  const { endpoint, ca_file } = objects;
+  if (ca_file !== undefined && typeof endpoint === 'string' && /^http:/i.test(endpoint)) {
+    const message = 'objects.ca_file goes with an "https://" endpoint only.';
+    findings.push({ path: ['objects', 'ca_file'], at: 'key', message });
+  }
   return findings;
 }
 
@@ -1824,6 +2189,107 @@ function checkMembers(
   return { problems, warnings };
 }
 
+/** Everything about who is a user and may do what. */
+function checkUsers(value: Record<string, unknown>): Finding[] {
+  const findings: Finding[] = [];
+  const users = entriesOf(value.access, 'users');
+  const owners = new Map<unknown, string>();
+  for (const [name, user] of users) {
+    const path = ['access', 'users', name];
+    const report = (message: string) => findings.push({ path, at: 'key', message });
+    if (name === anonymousName) {
+      report(`"${anonymousName}" cannot be a user: in lists it stands for everybody; rename it.`);
+    }
+    const keys = secretKeys.users.flatMap((key) => [key, `${key}_file`]);
+    if (keys.every((key) => user[key] === undefined)) {
+      report(
+        `${formatPath(path)} needs "password_hash" or "token_hash"; "chandlery hash" makes them.`,
+      );
+    }
+    const other = owners.get(user.token_hash);
+    if (other !== undefined) {
+      report(`${formatPath(path)} and "${other}" have the same token; give each its own.`);
+    }
+    if (user.token_hash !== undefined) owners.set(user.token_hash, name);
+  }
+  const names = users.map(([name]) => name);
+  for (const [virtual, { access }] of entriesOf(value, 'virtuals')) {
+    if (!isRecord(access)) continue;
+    const place = ['virtuals', virtual, 'access'];
+    if (value.access === undefined) {
+      const message = `${formatPath(place)} needs the section "access" with "users".`;
+      findings.push({ path: place, at: 'key', message });
+      continue;
+    }
+    for (const list of ['readers', 'operators'] as const) {
+      const listed = access[list];
+      const seen = new Set<unknown>();
+      for (const [index, name] of Array.isArray(listed) ? listed.entries() : []) {
+        if (typeof name !== 'string') continue;
+        const path = [...place, list, index];
+        const report = (message: string, suggestion: string | null = null) =>
+          findings.push({
+            path,
+            at: 'value',
+            message: `${formatPath(path)}: ${message}`,
+            suggestion,
+          });
+        if (seen.has(name)) {
+          report(`"${name}" is in the list already; remove one.`);
+        } else if (name === anonymousName && list === 'operators') {
+          report('somebody unknown cannot be an operator; name users.');
+        } else if (name !== anonymousName && !names.includes(name)) {
+          const suggestion = nearest(name, names);
+          const known = names.length === 0 ? 'none' : names.slice(0, 10).join(', ');
+          const rest = suggestion === null ? ` Known users: ${known}.` : '';
+          report(`there is no user "${name}".${rest}`, suggestion);
+        }
+        seen.add(name);
+      }
+    }
+  }
+  return findings;
+}
+
+/** Whether the files of TLS can be used. */
+function checkTls(value: Record<string, unknown>, readSecret: (path: string) => string): Finding[] {
+  const tls = valueAt(value, ['server', 'tls']);
+  const findings: Finding[] = [];
+  if (!isRecord(tls)) return findings;
+  const report = (key: keyof CertificateTexts, why: string) => {
+    const path = ['server', 'tls', `${key}_file`];
+    const file = JSON.stringify(tls[`${key}_file`]);
+    findings.push({ path, at: 'value', message: `${formatPath(path)}: the file ${file} ${why}.` });
+  };
+  const texts = new Map<keyof CertificateTexts, string>();
+  for (const key of ['cert', 'key', 'ca'] as const) {
+    const file = tls[`${key}_file`];
+    if (typeof file !== 'string' || file === '') continue;
+    const read = readSecretFile(file, readSecret, () => null);
+    if (read.kind === 'refused') report(key, read.why);
+    else texts.set(key, read.value);
+  }
+  const cert = texts.get('cert');
+  const key = texts.get('key');
+  if (findings.length > 0 || cert === undefined || key === undefined) return findings;
+  const problem = findCertificateProblem({ cert, key, ca: texts.get('ca') ?? null });
+  if (problem !== null) report(problem.file, problem.why);
+  return findings;
+}
+
+/** A server that others can reach, and that does what anybody tells it. */
+function warnOfOpenServer(value: Record<string, unknown>): Finding[] {
+  const host = valueAt(value, ['server', 'host']);
+  if (value.access !== undefined || typeof host !== 'string' || isLoopbackHost(host)) return [];
+  const path = ['server', 'host'];
+  const message = `${formatPath(path)}: ${openServerWarning}`;
+  return [{ path, at: 'value', message }];
+}
+
+/** What is said where others can reach a server without the section `access`. */
+export const openServerWarning =
+  'everybody who can reach this server may read everything and start refreshes; say in "access" who may, or who may not.';
+
 function describeVirtualMember(
   name: string,
   member: string,
@@ -1904,7 +2370,21 @@ function toConfig(raw: RawConfig, secrets: Secrets, env: Environment): Config {
       shutdownTimeoutMs: raw.server.shutdown_timeout_ms,
       rebuildTimeoutMs: raw.server.rebuild_timeout_ms,
       snapshotMemoryBytes: raw.server.snapshot_memory_bytes,
+      maxConnections: raw.server.max_connections,
+      maxHeaderBytes: raw.server.max_header_bytes,
+      maxUrlBytes: raw.server.max_url_bytes,
+      maxBodyBytes: raw.server.max_body_bytes,
+      trustedProxies: raw.server.trusted_proxies,
+      tls: toTls(raw.server.tls),
+      rateLimit:
+        raw.server.rate_limit === undefined
+          ? null
+          : {
+              requestsPerMinute: raw.server.rate_limit.requests_per_minute,
+              burst: raw.server.rate_limit.burst ?? null,
+            },
     },
+    access: toAccess(raw, secrets),
     objects: toObjects(raw.objects, secrets, env),
     state: toState(raw.state, secrets),
     charts: { maxBytes: raw.charts.max_bytes },
@@ -1912,10 +2392,48 @@ function toConfig(raw: RawConfig, secrets: Secrets, env: Environment): Config {
     refresh: {
       concurrentFetches: raw.refresh.concurrent_fetches,
       concurrentMerges: raw.refresh.concurrent_merges,
+      keepRevisions: raw.refresh.keep_revisions,
+      leaseMs: raw.refresh.lease_ms,
+      pollMs: raw.refresh.poll_ms,
+      shrinkGuard: {
+        lostPercent: raw.refresh.shrink_guard.lost_percent,
+        refreshes: raw.refresh.shrink_guard.refreshes,
+      },
     },
     log: { level: raw.log.level, pretty: raw.log.pretty },
     remotes,
     virtuals,
+  };
+}
+
+function toTls(raw: RawConfig['server']['tls']): TlsConfig | null {
+  if (raw === undefined) return null;
+  return { certFile: raw.cert_file, keyFile: raw.key_file, caFile: raw.ca_file ?? null };
+}
+
+function toAccess(
+  { access, virtuals }: Pick<RawConfig, 'access' | 'virtuals'>,
+  secrets: Secrets,
+): AccessConfig | null {
+  if (access === undefined) return null;
+  const users = Object.entries(access.users).map(([name, user]): [string, UserConfig] => {
+    const inFiles = secrets.get(`access.users.${name}`);
+    const password = user.password_hash ?? inFiles?.password_hash;
+    const token = user.token_hash ?? inFiles?.token_hash;
+    const passwordHash = password === undefined ? null : parsePasswordHash(password);
+    const tokenHash = token === undefined ? null : parseTokenHash(token);
+    return [name, { name, may: user.may, passwordHash, tokenHash }];
+  });
+  return {
+    anonymous: access.anonymous,
+    metrics: access.metrics,
+    users: new Map(users),
+    virtuals: new Map(
+      Object.entries(virtuals).map(([name, { access: own }]) => [
+        name,
+        { readers: own?.readers ?? null, operators: own?.operators ?? [] },
+      ]),
+    ),
   };
 }
 
@@ -1928,13 +2446,28 @@ function toObjects(raw: RawConfig['objects'], secrets: Secrets, env: Environment
     endpoint: new URL(raw.endpoint).origin,
     region: raw.region,
     bucket: raw.bucket,
-    prefix: raw.prefix === '' || raw.prefix.endsWith('/') ? raw.prefix : `${raw.prefix}/`,
-    accessKey: raw.access_key ?? given?.access_key ?? env.AWS_ACCESS_KEY_ID ?? '',
-    secretKey: raw.secret_key ?? given?.secret_key ?? env.AWS_SECRET_ACCESS_KEY ?? '',
+    prefix: raw.prefix,
+    credentials: toCredentials(raw, given ?? {}, env),
+    ca: given?.ca ?? null,
     pathStyle: raw.path_style,
     createBucket: raw.create_bucket,
     timeoutMs: raw.timeout_ms,
   };
+}
+
+function toCredentials(
+  raw: Extract<RawConfig['objects'], { readonly kind: 's3' }>,
+  given: Partial<Record<SecretKey, string>>,
+  env: Environment,
+): S3Credentials | null {
+  const ownKey = raw.access_key ?? given.access_key;
+  const accessKey = ownKey ?? env.AWS_ACCESS_KEY_ID ?? '';
+  const secretKey = raw.secret_key ?? given.secret_key ?? env.AWS_SECRET_ACCESS_KEY ?? '';
+  if (accessKey === '' || secretKey === '') return null;
+  // A token belongs to one access key: that of the environment is not for another one.
+  const ofEnv = ownKey === undefined ? (env.AWS_SESSION_TOKEN ?? '') : '';
+  const sessionToken = raw.session_token ?? given.session_token ?? ofEnv;
+  return { accessKey, secretKey, sessionToken: sessionToken === '' ? null : sessionToken };
 }
 
 function toState(raw: RawConfig['state'], secrets: Secrets): Config['state'] {
@@ -1942,6 +2475,7 @@ function toState(raw: RawConfig['state'], secrets: Secrets): Config['state'] {
   return {
     kind: raw.kind,
     url: raw.url ?? secrets.get('state')?.url ?? '',
+    ca: secrets.get('state')?.ca ?? null,
     keyPrefix: raw.key_prefix,
     timeoutMs: raw.timeout_ms,
   };

@@ -13,8 +13,10 @@
  * - `output-failed`: a file that a command was told to write cannot be written.
  * - `not-found`: an unknown virtual repository, chart or version.
  * - `not-ready`: nothing is published yet and the rebuild did not finish in time.
- * - `forbidden`: a path that the configuration does not allow.
+ * - `forbidden`: a path that the configuration does not allow, or a user who may not do this.
+ * - `unauthorized`: a request without the credentials that it needs.
  * - `bad-request`: a request that cannot be understood.
+ * - `too-many-requests`: more requests than one client may make in its time.
  * - `method-not-allowed`: a known route, called with a method that it does not have.
  * - `upstream-unreachable`: no connection, a reset, a name that does not resolve.
  * - `upstream-timeout`: no byte for longer than the remote's `timeout_ms`.
@@ -30,6 +32,7 @@
  * - `digest-mismatch`: bytes that are not what their digest says.
  * - `store-key-invalid`: a key that a store must not accept.
  * - `store-failed`: an object or state store could not do what it was asked.
+ * - `superseded`: another process has published something newer meanwhile.
  * - `worker-failed`: a worker thread crashed, ran out of memory or was stopped.
  * - `worker-timeout`: a task in a worker took longer than its limit.
  * - `closed`: the thing asked has been closed.
@@ -45,7 +48,9 @@ export type ErrorCode =
   | 'not-found'
   | 'not-ready'
   | 'forbidden'
+  | 'unauthorized'
   | 'bad-request'
+  | 'too-many-requests'
   | 'method-not-allowed'
   | 'upstream-unreachable'
   | 'upstream-timeout'
@@ -61,6 +66,7 @@ export type ErrorCode =
   | 'digest-mismatch'
   | 'store-key-invalid'
   | 'store-failed'
+  | 'superseded'
   | 'worker-failed'
   | 'worker-timeout'
   | 'closed'

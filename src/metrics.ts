@@ -52,6 +52,12 @@ export interface Metrics {
     /** In ms since the epoch. */
     readonly finishedAt: number;
   }): void;
+  /** Another replica has refreshed; `finishedAt` in ms since the epoch. */
+  refreshLearnt(event: {
+    readonly virtual: string;
+    readonly durationMs: number;
+    readonly finishedAt: number;
+  }): void;
   /** How many wait for their turn in a step of a refresh, and how many have it. */
   queueChanged(event: {
     readonly phase: QueuedPhase;
@@ -70,6 +76,10 @@ export interface Metrics {
     readonly charts: number;
     readonly versions: number;
     readonly conflicts: number;
+    /** Whether the stores have it. */
+    readonly isStored: boolean;
+    /** Whether an operator has rolled back to it. */
+    readonly isHeld: boolean;
   }): void;
   /** How many bytes of snapshots are in memory now. */
   snapshotMemory(bytes: number): void;
@@ -86,6 +96,8 @@ export interface Metrics {
     readonly lastSuccessAt: number | null;
     readonly leftOut: Readonly<Record<string, number>>;
   }): void;
+  /** Whether the server behind a remote is not asked but by probes. */
+  upstreamCircuit(event: { readonly remote: string; readonly isOpen: boolean }): void;
   chartRequest(event: { readonly virtual: string; readonly result: ChartRequestResult }): void;
   /** The same by a remote's own route. */
   remoteRequest(event: { readonly remote: string; readonly result: ChartRequestResult }): void;
@@ -155,6 +167,11 @@ export function createMetrics(options: {
   const charts = virtualGauge('charts', 'Charts in the served index.');
   const versions = virtualGauge('versions', 'Chart versions in the served index.');
   const conflicts = virtualGauge('conflicts', 'Chart versions shadowed by a higher-ranked member.');
+  const stored = virtualGauge(
+    'stored',
+    'Whether the stores have the served index (1), or it is in memory only (0).',
+  );
+  const held = virtualGauge('held', 'Whether somebody has rolled back (1), until it is released.');
   const phaseDuration = new Histogram({
     name: 'chandlery_virtual_refresh_phase_duration_seconds',
     help: 'How long each phase of a refresh took.',
@@ -226,6 +243,12 @@ export function createMetrics(options: {
     name: 'chandlery_member_records_left_out',
     help: 'Records of the member that the merged index does not have, by reason.',
     labelNames: ['virtual', 'member', 'reason'],
+    registers,
+  });
+  const circuitOpen = new Gauge({
+    name: 'chandlery_upstream_circuit_open',
+    help: 'Whether the upstream of a remote has failed too often to be asked but by probes: 1, or 0.',
+    labelNames: ['remote'],
     registers,
   });
   const chartRequests = new Counter({
@@ -338,6 +361,7 @@ export function createMetrics(options: {
       lastRefresh,
       lastDuration,
       expires,
+      held,
       indexBytes,
       charts,
       versions,
@@ -345,6 +369,8 @@ export function createMetrics(options: {
     ]) {
       gauge.set({ virtual }, 0);
     }
+    // Nothing is served yet that the stores would lack.
+    stored.set({ virtual }, 1);
     for (const phase of PHASES) phaseDuration.zero({ virtual, phase });
     for (const result of REFRESH_RESULTS) refreshes.inc({ virtual, result }, 0);
     for (const result of CHART_REQUEST_RESULTS) chartRequests.inc({ virtual, result }, 0);
@@ -364,6 +390,7 @@ export function createMetrics(options: {
   const remotes = new Set(virtuals.flatMap(({ members }) => members));
   for (const remote of [...remotes, ...(options.otherRemotes ?? [])]) {
     for (const result of CHART_REQUEST_RESULTS) remoteRequests.inc({ remote, result }, 0);
+    circuitOpen.set({ remote }, 0);
   }
   for (const phase of QUEUED_PHASES) {
     queueDepth.set({ phase }, 0);
@@ -387,6 +414,10 @@ export function createMetrics(options: {
         if (ms > 0) phaseDuration.observe({ virtual, phase }, ms / 1e3);
       }
     },
+    refreshLearnt({ virtual, durationMs, finishedAt }) {
+      lastDuration.set({ virtual }, durationMs / 1e3);
+      lastRefresh.set({ virtual }, finishedAt / 1e3);
+    },
     queueChanged({ phase, waiting, running }) {
       queueDepth.set({ phase }, waiting);
       queueRunning.set({ phase }, running);
@@ -404,6 +435,8 @@ export function createMetrics(options: {
       charts.set({ virtual }, event.charts);
       versions.set({ virtual }, event.versions);
       conflicts.set({ virtual }, event.conflicts);
+      stored.set({ virtual }, event.isStored ? 1 : 0);
+      held.set({ virtual }, event.isHeld ? 1 : 0);
     },
     snapshotMemory(bytes) {
       snapshotMemory.set(bytes);
@@ -423,6 +456,9 @@ export function createMetrics(options: {
       for (const reason of reasons) {
         leftOutRecords.set({ virtual, member, reason }, leftOut[reason] ?? 0);
       }
+    },
+    upstreamCircuit({ remote, isOpen }) {
+      circuitOpen.set({ remote }, isOpen ? 1 : 0);
     },
     chartRequest({ virtual, result }) {
       chartRequests.inc({ virtual, result });

@@ -67,7 +67,17 @@ const LAYERS: readonly (readonly string[])[] = [
   ['config', 'metrics'],
   ['storage', 'upstream'],
   ['workers'],
-  ['helm', 'clock', 'logger', 'garbage', 'version', 'nearest-names', 'until-aborted'],
+  [
+    'helm',
+    'clock',
+    'logger',
+    'garbage',
+    'version',
+    'nearest-names',
+    'until-aborted',
+    'certificate',
+    'secret-hash',
+  ],
   ['errors'],
 ];
 
@@ -162,12 +172,15 @@ t.test('a vendor has one owner', async (t) => {
     'prom-client': (file) => file === 'src/metrics.ts',
     pino: (file) => file === 'src/logger.ts',
     'pino-pretty': (file) => file === 'src/logger.ts',
+    '@fastify/helmet': (file) => file.startsWith('src/http/'),
+    '@fastify/rate-limit': (file) => file.startsWith('src/http/'),
     fastify: (file) => file.startsWith('src/http/'),
     zod: (file) => file === 'src/config.ts',
     yaml: (file) => file === 'src/config.ts',
     commander: (file) => file.startsWith('src/cli/'),
     nanotar: (file) => file.startsWith('src/demo/'),
     minio: (file) => file === 'src/storage/s3-connection.ts',
+    '@aws-sdk/credential-provider-node': (file) => file === 'src/storage/s3-credentials.ts',
     ioredis: (file) => file === 'src/storage/redis-state-store.ts',
   };
   const vendors = imports.filter(({ target }) => !/^(?:node:|src\/|workers\/)/.test(target));

@@ -21,6 +21,8 @@ import {
   parseConfig,
 } from '../src/config.ts';
 import { AppError } from '../src/errors.ts';
+import { hashPassword, hashToken } from '../src/secret-hash.ts';
+import { createSelfSigned } from './upstream/self-signed.ts';
 
 const minimal = `remotes:
   a:
@@ -119,12 +121,27 @@ t.test('the least config gets every default', async (t) => {
       shutdownTimeoutMs: 10_000,
       rebuildTimeoutMs: 120_000,
       snapshotMemoryBytes: 1_073_741_824,
+      maxConnections: null,
+      maxHeaderBytes: 16_384,
+      maxUrlBytes: 8_192,
+      maxBodyBytes: 65_536,
+      trustedProxies: [],
+      tls: null,
+      rateLimit: null,
     },
+    access: null,
     objects: { kind: 'filesystem', path: './data' },
     state: { kind: 'embedded' },
     charts: { maxBytes: 10_737_418_240 },
     workers: { threads: null, taskTimeoutMs: 120_000 },
-    refresh: { concurrentFetches: 16, concurrentMerges: 4 },
+    refresh: {
+      concurrentFetches: 16,
+      concurrentMerges: 4,
+      keepRevisions: 5,
+      leaseMs: 15_000,
+      pollMs: 5_000,
+      shrinkGuard: { lostPercent: 50, refreshes: 3 },
+    },
     log: { level: 'info', pretty: null },
     remotes: new Map([
       [
@@ -168,12 +185,15 @@ t.test('the least config gets every default', async (t) => {
 
 t.test('every key that is given has its effect', async (t) => {
   const { config } = load(`
-server: { host: "::", port: 0, shutdown_timeout_ms: 1, rebuild_timeout_ms: 2, snapshot_memory_bytes: 0 }
+server:
+  { host: "::", port: 0, shutdown_timeout_ms: 1, rebuild_timeout_ms: 2, snapshot_memory_bytes: 0,
+    max_connections: 3, max_header_bytes: 1024, max_url_bytes: 256, max_body_bytes: 1,
+    trusted_proxies: [10.0.0.0/8, "::1"], rate_limit: { requests_per_minute: 60, burst: 6 } }
 objects: { kind: filesystem, path: /var/lib/chandlery }
 state: { kind: embedded }
 charts: { max_bytes: 9 }
 workers: { threads: 3, task_timeout_ms: 4 }
-refresh: { concurrent_fetches: 5, concurrent_merges: 6 }
+refresh: { concurrent_fetches: 5, concurrent_merges: 6, keep_revisions: 7, lease_ms: 1008, poll_ms: 109, shrink_guard: { lost_percent: 10, refreshes: 11 } }
 log: { level: debug, pretty: true }
 remotes:
   a:
@@ -200,11 +220,25 @@ virtuals:
     shutdownTimeoutMs: 1,
     rebuildTimeoutMs: 2,
     snapshotMemoryBytes: 0,
+    maxConnections: 3,
+    maxHeaderBytes: 1024,
+    maxUrlBytes: 256,
+    maxBodyBytes: 1,
+    trustedProxies: ['10.0.0.0/8', '::1'],
+    tls: null,
+    rateLimit: { requestsPerMinute: 60, burst: 6 },
   });
   t.strictSame(config.objects, { kind: 'filesystem', path: '/var/lib/chandlery' });
   t.strictSame(config.charts, { maxBytes: 9 });
   t.strictSame(config.workers, { threads: 3, taskTimeoutMs: 4 });
-  t.strictSame(config.refresh, { concurrentFetches: 5, concurrentMerges: 6 });
+  t.strictSame(config.refresh, {
+    concurrentFetches: 5,
+    concurrentMerges: 6,
+    keepRevisions: 7,
+    leaseMs: 1008,
+    pollMs: 109,
+    shrinkGuard: { lostPercent: 10, refreshes: 11 },
+  });
   t.strictSame(config.log, { level: 'debug', pretty: true });
   t.strictSame(config.remotes.get('a'), {
     name: 'a',
@@ -257,41 +291,33 @@ t.test('stores that are elsewhere have their keys, their secrets and their mista
     region: 'us-east-1',
     bucket: 'charts',
     prefix: '',
-    accessKey: 'AK',
-    secretKey: 'SK',
+    credentials: { accessKey: 'AK', secretKey: 'SK', sessionToken: null },
+    ca: null,
     pathStyle: true,
     createBucket: false,
-    timeoutMs: 30_000,
+    timeoutMs: 10_000,
   });
   const secrets: Record<string, string> = {
     '/run/ak': 'AK2\n',
     '/run/sk': 'SK2\n',
+    '/run/st': 'ST2\n',
     '/run/url': 'rediss://u:p@r\n',
   };
-  const fromFiles = load(s3('access_key_file: /run/ak, secret_key_file: /run/sk, prefix: a/b'), {
-    secrets,
-  });
-  t.match(fromFiles.config.objects, { accessKey: 'AK2', secretKey: 'SK2', prefix: 'a/b/' });
-  const env = { AWS_ACCESS_KEY_ID: 'AK3', AWS_SECRET_ACCESS_KEY: 'SK3' };
-  t.match(load(s3('region: eu-west-1'), { env }).config.objects, {
-    accessKey: 'AK3',
-    secretKey: 'SK3',
-    region: 'eu-west-1',
+  const files = 'access_key_file: /run/ak, secret_key_file: /run/sk, session_token_file: /run/st';
+  t.match(load(s3(`${files}, prefix: a/b`), { secrets }).config.objects, {
+    credentials: { accessKey: 'AK2', secretKey: 'SK2', sessionToken: 'ST2' },
+    prefix: 'a/b',
   });
   const redis = (more: string) => `${minimal}state: { kind: redis, ${more} }\n`;
   t.strictSame(load(redis('url: "redis://127.0.0.1:6379/0"')).config.state, {
     kind: 'redis',
     url: 'redis://127.0.0.1:6379/0',
+    ca: null,
     keyPrefix: 'chandlery:',
     timeoutMs: 5000,
   });
   t.match(load(redis('url_file: /run/url'), { secrets }).config.state, { url: 'rediss://u:p@r' });
 
-  expectProblem(t, s3('access_key: AK'), {
-    at: 'objects',
-    path: 'objects',
-    says: /needs "secret_key" or "secret_key_file", or set AWS_SECRET_ACCESS_KEY/,
-  });
   expectProblem(t, redis('key_prefix: "x:"'), {
     at: 'state',
     path: 'state',
@@ -300,7 +326,19 @@ t.test('stores that are elsewhere have their keys, their secrets and their mista
   expectProblem(t, redis('url: "http://hunter2@x"'), {
     at: '"http://hunter2@x"',
     path: 'state.url',
-    says: /must be a URL that begins with redis/,
+    says: /must be redis:\/\/USER:PASSWORD@HOST:PORT/,
+  });
+  for (const url of [
+    'redis+sentinel://u:p@a,b:26380/main/3',
+    'rediss+sentinel://a/main',
+    'rediss+cluster://a:1,b,[::1]:2',
+  ]) {
+    t.match(load(redis(`url: "${url}"`)).config.state, { url });
+  }
+  expectProblem(t, redis('url: "redis+sentinel://:hunter2@a,b"'), {
+    at: '"redis+sentinel://:hunter2@a,b"',
+    path: 'state.url',
+    says: /^(?!.*hunter2).*must name the master/,
   });
   expectProblem(t, s3(`${keys}, buckett: x`), {
     at: 'buckett',
@@ -313,6 +351,90 @@ t.test('stores that are elsewhere have their keys, their secrets and their mista
     path: 'objects.endpoint',
     says: /must not have a path/,
   });
+});
+
+t.test('the keys of a bucket are given, or those of the environment, or asked for', async (t) => {
+  const s3 = (more: string) =>
+    `${minimal}objects: { kind: s3, endpoint: "https://s3.example.com", bucket: charts${more} }\n`;
+  const credentialsOf = (more: string, env: Record<string, string>) => {
+    const { objects } = load(s3(more), { env }).config;
+    return objects.kind === 's3' ? objects.credentials : undefined;
+  };
+  const keys = ', access_key: AK, secret_key: SK';
+  const env = { AWS_ACCESS_KEY_ID: 'AK3', AWS_SECRET_ACCESS_KEY: 'SK3' };
+  const withToken = { ...env, AWS_SESSION_TOKEN: 'ST3' };
+  const given = { accessKey: 'AK', secretKey: 'SK', sessionToken: null };
+  const ofEnvironment = { accessKey: 'AK3', secretKey: 'SK3', sessionToken: null };
+
+  t.strictSame(credentialsOf('', env), ofEnvironment);
+  t.strictSame(credentialsOf('', withToken), { ...ofEnvironment, sessionToken: 'ST3' });
+  t.strictSame(credentialsOf(', session_token: ST', withToken), {
+    ...ofEnvironment,
+    sessionToken: 'ST',
+  });
+  t.strictSame(credentialsOf(`${keys}, session_token: ST`, {}), { ...given, sessionToken: 'ST' });
+  t.strictSame(credentialsOf(keys, withToken), given, 'without the token of other keys');
+  t.equal(credentialsOf('', {}), null, 'the AWS chain');
+  t.equal(credentialsOf('', { AWS_ACCESS_KEY_ID: '', AWS_SECRET_ACCESS_KEY: '' }), null);
+
+  const needsSecret = {
+    at: 'objects',
+    path: 'objects',
+    says: /needs "secret_key" or "secret_key_file", or set AWS_SECRET_ACCESS_KEY/,
+  };
+  expectProblem(t, s3(', access_key: AK'), needsSecret);
+  expectProblem(t, s3(''), needsSecret, { env: { AWS_ACCESS_KEY_ID: 'AK3' } });
+  expectProblem(t, s3(', secret_key: SK'), {
+    at: 'objects',
+    path: 'objects',
+    says: /needs "access_key" or "access_key_file", or set AWS_ACCESS_KEY_ID/,
+  });
+  expectProblem(t, s3(', session_token: ST'), {
+    at: 'session_token',
+    path: 'objects.session_token',
+    says: /goes with "access_key" and "secret_key"/,
+  });
+});
+
+t.test('the certificates of a bucket are in a file that holds nothing else', async (t) => {
+  const s3 = (endpoint: string) =>
+    `${minimal}objects: { kind: s3, endpoint: "${endpoint}", bucket: charts, ca_file: /run/ca }\n`;
+  const { cert, key } = createSelfSigned();
+  const secure = 'https://s3.example.com';
+  const config = (text: string) => load(s3(secure), { secrets: { '/run/ca': text } }).config;
+  t.match(config(cert).objects, { ca: cert.trimEnd() });
+  t.match(config(`# two of them\n${cert}${cert}`).objects, { ca: /two of them/ });
+
+  const at = { at: '/run/ca', path: 'objects.ca_file' };
+  expectProblem(t, s3(secure), { ...at, says: /cannot be read/ });
+  for (const text of ['hello', key, `${cert}${key}`, cert.replace('MI', 'NO')]) {
+    const secrets = { '/run/ca': text };
+    expectProblem(t, s3(secure), { ...at, says: /must hold certificates in PEM/ }, { secrets });
+  }
+  expectProblem(
+    t,
+    s3('http://s3.example.com'),
+    { at: 'ca_file', path: 'objects.ca_file', says: /"https:\/\/" endpoint only/ },
+    { secrets: { '/run/ca': cert } },
+  );
+});
+
+t.test('the certificates of a Redis are in a file that holds nothing else', async (t) => {
+  const redis = (url: string) =>
+    `${minimal}state: { kind: redis, url: "${url}", ca_file: /run/ca }\n`;
+  const { cert } = createSelfSigned();
+  const secrets = { '/run/ca': cert };
+  for (const url of ['rediss://r', 'rediss+sentinel://a,b/main', 'rediss+cluster://a,b']) {
+    t.match(load(redis(url), { secrets }).config.state, { url, ca: cert.trimEnd() });
+  }
+  const at = { at: '/run/ca', path: 'state.ca_file' };
+  expectProblem(t, redis('rediss://r'), { ...at, says: /cannot be read/ });
+  const says = /must hold certificates in PEM/;
+  expectProblem(t, redis('rediss://r'), { ...at, says }, { secrets: { '/run/ca': 'hello' } });
+  for (const url of ['redis://r', 'redis+cluster://a,b']) {
+    const wrong = { at: 'ca_file', path: 'state.ca_file', says: /begins with "rediss" only/ };
+    expectProblem(t, redis(url), wrong, { secrets });
+  }
 });
 
 t.test('a registry and the list of its charts go together', async (t) => {
@@ -506,7 +628,7 @@ t.test('keys', async (t) => {
     expectProblem(t, `${minimal}database: {}\n`, {
       at: 'database',
       path: 'database',
-      says: /Known here: server, objects, state, charts, workers, refresh, log, remotes, virtuals\./,
+      says: /Known here: server, access, objects, state, charts, workers, refresh, log, remotes, virtuals\./,
     });
   });
   t.test('a missing key is shown at its parent', async (t) => {
@@ -692,6 +814,174 @@ t.test('credentials', async (t) => {
 });
 
 // biome-ignore-start lint/suspicious/noTemplateCurlyInString: the syntax of the file
+t.test('access', async (t) => {
+  const passwordHash = await hashPassword('correct horse', Buffer.alloc(16, 7));
+  const tokenHash = hashToken('abc');
+  const withAccess = (access: string, all = 'members: [a]') =>
+    `remotes: { a: { base_url: "https://a.example" } }\nvirtuals: { all: { ${all} } }\naccess: ${access}\n`;
+
+  t.test('is what users may do, of all and of one virtual repository', async (t) => {
+    const text = withAccess(
+      `{ anonymous: read, metrics: read, users: { ci: { password_hash: "${passwordHash}" },
+        bot: { token_hash_file: /run/bot, may: none }, admin: { token_hash: "${tokenHash}", may: operate } } }`,
+      'members: [a], access: { readers: [bot, anonymous], operators: [ci] }',
+    );
+    const { access } = load(text, { secrets: { '/run/bot': `${hashToken('bot')}\n` } }).config;
+    t.match(access, { anonymous: 'read', metrics: 'read' });
+    const [ci, bot, admin] = ['ci', 'bot', 'admin'].map((name) => access?.users.get(name));
+    t.match(ci, { name: 'ci', may: 'read', tokenHash: null });
+    t.match(ci?.passwordHash, { logCost: 15, blockSize: 8, parallelization: 1 });
+    t.equal(ci?.passwordHash?.salt.length, 16);
+    t.match(bot, { name: 'bot', may: 'none', passwordHash: null });
+    t.equal(bot?.tokenHash?.length, 32);
+    t.match(admin, { may: 'operate' });
+    t.strictSame(
+      access?.virtuals,
+      new Map([['all', { readers: ['bot', 'anonymous'], operators: ['ci'] }]]),
+    );
+  });
+
+  t.test('alone is for nobody to operate and nobody to read', async (t) => {
+    t.strictSame(load(withAccess('{}')).config.access, {
+      anonymous: 'none',
+      metrics: 'public',
+      users: new Map(),
+      virtuals: new Map([['all', { readers: null, operators: [] }]]),
+    });
+  });
+
+  t.test('an unknown user is told with the nearest one', async (t) => {
+    const users = `{ users: { alice: { token_hash: "${tokenHash}" } } }`;
+    const of = (own: string) => withAccess(users, `members: [a], access: { ${own} }`);
+    expectProblem(t, of('readers: [alcie]'), {
+      at: 'alcie',
+      path: 'virtuals.all.access.readers[0]',
+      says: /there is no user "alcie"/,
+      suggestion: 'alice',
+    });
+    expectProblem(t, of('operators: [zzzzzz]'), {
+      at: 'zzzzzz',
+      path: 'virtuals.all.access.operators[0]',
+      says: /Known users: alice\./,
+    });
+    expectProblem(t, of('operators: [anonymous]'), {
+      at: 'anonymous',
+      path: 'virtuals.all.access.operators[0]',
+      says: /somebody unknown cannot be an operator/,
+    });
+    const [twice] = problemsOf(of('readers: [alice, alice]'));
+    t.match(twice, { path: 'virtuals.all.access.readers[1]', message: /in the list already/ });
+  });
+
+  t.test('lists without the section are a mistake', async (t) => {
+    const text = minimal.replace('[a]', '[a]\n    access: { readers: [x] }');
+    expectProblem(t, text, {
+      at: 'access',
+      path: 'virtuals.all.access',
+      says: /needs the section "access"/,
+    });
+  });
+
+  t.test('a user needs a secret that can be one, which is never repeated', async (t) => {
+    const user = (keys: string) => withAccess(`{ users: { ci: { ${keys} } } }`);
+    for (const [keys, path, says] of [
+      ['may: read', 'access.users.ci', /needs "password_hash" or "token_hash"/],
+      ['password_hash: hunter2', 'access.users.ci.password_hash', /"chandlery hash" has printed/],
+      ['token_hash: hunter2', 'access.users.ci.token_hash', /"chandlery hash --token" has printed/],
+      [`token_hash: "${tokenHash.toUpperCase()}"`, 'access.users.ci.token_hash', /must be/],
+      [
+        `password_hash: "${passwordHash.replace('ln=15', 'ln=10')}"`,
+        'access.users.ci.password_hash',
+        /must be/,
+      ],
+      [
+        `password_hash: "${passwordHash.replace('ln=15', 'ln=24')}"`,
+        'access.users.ci.password_hash',
+        /must be/,
+      ],
+      [`token_hash: "${tokenHash}", may: all`, 'access.users.ci.may', /one of none, read, operate/],
+    ] as const) {
+      const problems = problemsOf(user(keys));
+      t.match(problems, [{ path, message: says }], keys);
+      t.notMatch(JSON.stringify(problems), /hunter2/);
+    }
+    const [unreadable] = problemsOf(user('token_hash_file: /run/none'));
+    t.match(unreadable, { path: 'access.users.ci.token_hash_file', message: /no such file/ });
+  });
+
+  t.test('names of users', async (t) => {
+    const named = (name: string) =>
+      withAccess(`{ users: { ${name}: { password_hash: "${passwordHash}" } } }`);
+    t.match(problemsOf(named('"a:b"')), [{ message: /cannot be a name/ }]);
+    t.match(problemsOf(named('anonymous')), [{ message: /cannot be a user/ }]);
+    const two = `{ users: { a: { token_hash: "${tokenHash}" }, b: { token_hash: "${tokenHash}" } } }`;
+    t.match(problemsOf(withAccess(two)), [{ message: /"a" have the same token/ }]);
+  });
+
+  t.test('without it others are warned of that can reach the server', async (t) => {
+    const warned = (host: string, rest = '') =>
+      load(`server: { host: "${host}" }\n${minimal}${rest}`).warnings.map(({ path }) => path);
+    for (const host of ['0.0.0.0', '::', '10.0.0.1', 'charts.example.com']) {
+      t.strictSame(warned(host), ['server.host'], host);
+      t.strictSame(warned(host, 'access: {}\n'), [], host);
+    }
+    for (const host of ['127.0.0.1', '127.1.2.3', '::1', 'localhost']) {
+      t.strictSame(warned(host), [], host);
+    }
+  });
+});
+
+t.test('the edge of the server', async (t) => {
+  t.test('a proxy is an address or a block of them', async (t) => {
+    const trusting = (address: string) => `server: { trusted_proxies: ["${address}"] }\n${minimal}`;
+    for (const address of ['10.0.0.1', '10.0.0.0/8', 'fd00::/8', '::1', '::ffff:10.0.0.1']) {
+      t.strictSame(load(trusting(address)).config.server.trustedProxies, [address]);
+    }
+    for (const address of [
+      '10.0.0.0/33',
+      '10.0.0',
+      'proxy',
+      '::/129',
+      '10.0.0.0/',
+      '/8',
+      '1.2.3.4/0',
+      '',
+    ]) {
+      const [problem] = problemsOf(trusting(address));
+      t.match(problem, { path: 'server.trusted_proxies[0]', message: /must/ }, address);
+    }
+  });
+
+  t.test('files of TLS have to be there and to belong together', async (t) => {
+    const { cert, key } = createSelfSigned();
+    const tls = (more = '') =>
+      `server: { tls: { cert_file: /tls/cert, key_file: /tls/key${more} } }\n${minimal}`;
+    const secrets = { '/tls/cert': cert, '/tls/key': key };
+    t.strictSame(load(tls(), { secrets }).config.server.tls, {
+      certFile: '/tls/cert',
+      keyFile: '/tls/key',
+      caFile: null,
+    });
+    const withCa = load(tls(', ca_file: /tls/ca'), { secrets: { ...secrets, '/tls/ca': cert } });
+    t.equal(withCa.config.server.tls?.caFile, '/tls/ca');
+    for (const [change, path, says] of [
+      [{ '/tls/key': createSelfSigned().key }, 'key_file', /is not the key of the certificate/],
+      [{ '/tls/key': cert }, 'key_file', /is no PEM private key/],
+      [{ '/tls/cert': key }, 'cert_file', /does not begin with a PEM certificate/],
+      [{ '/tls/cert': '' }, 'cert_file', /is empty/],
+    ] as const) {
+      const problems = problemsOf(tls(), { secrets: { ...secrets, ...change } });
+      t.match(problems, [{ path: `server.tls.${path}`, message: says }]);
+      t.notMatch(JSON.stringify(problems), /PRIVATE KEY/);
+    }
+    t.match(problemsOf(tls(', ca_file: /tls/none'), { secrets }), [
+      { path: 'server.tls.ca_file', message: /there is no such file/ },
+    ]);
+    const half = problemsOf(`server: { tls: { cert_file: /tls/cert } }\n${minimal}`, { secrets });
+    t.match(half, [{ path: 'server.tls.key_file', message: /is missing/ }]);
+  });
+});
+
 t.test('variables', async (t) => {
   const headerOf = (value: string, env: Readonly<Record<string, string | undefined>>) =>
     load(withRemote('headers:', `  X-Team: ${value}`), { env }).config.remotes.get('a')?.endpoint
@@ -1086,7 +1376,10 @@ t.test('documentation', async (t) => {
     const schema = configJsonSchema();
     const raw = parse(example);
     for (const section of ['server', 'charts', 'workers', 'refresh', 'log']) {
-      const known = Object.keys(schema.properties?.[section]?.properties ?? {});
+      const known = Object.entries(schema.properties?.[section]?.properties ?? {})
+        // What is off where it is left out has no default to show.
+        .filter(([key]) => !['tls', 'rate_limit'].includes(key))
+        .map(([key]) => key);
       t.strictSame(Object.keys(raw[section]), known, section);
     }
     const remote = schema.properties?.remotes?.additionalProperties;

@@ -6,6 +6,7 @@ import t, { type Test } from 'tap';
 import { AppError, type ErrorCode } from '../src/errors.ts';
 import { LEFT_OUT_REASONS, REPAIR_REASONS } from '../src/helm/model.ts';
 import { sendError } from '../src/http/errors.ts';
+import { SECURITY_HEADERS } from '../src/http/security-headers.ts';
 import { createRig, createSnapshot, createVirtual, SMALL_INDEX } from './http/harness.ts';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -133,7 +134,7 @@ t.test('docs/http.md has every header that describes an index', async (t) => {
   });
   t.equal(answer.statusCode, 200);
   // What every answer has, and what says no more than its body.
-  const plain = ['connection', 'content-length', 'content-type', 'date', 'x-content-type-options'];
+  const plain = ['connection', 'content-length', 'content-type', 'date', ...SECURITY_HEADERS];
   const headers = Object.keys(answer.headers).filter((name) => !plain.includes(name));
   const documented = tableBelow('docs/http.md', '## The index').map(([name]) =>
     inCode(name).toLowerCase(),

@@ -121,6 +121,8 @@ t.test('what is published is told per virtual repository', async (t) => {
     charts: 7,
     versions: 90,
     conflicts: 3,
+    isStored: true,
+    isHeld: false,
   });
   t.equal(await read('chandlery_virtual_expires_timestamp_seconds{virtual="all"}'), 1_700_000_000);
   t.equal(await read('chandlery_virtual_index_bytes{virtual="all"}'), 40_000_000);

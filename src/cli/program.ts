@@ -13,9 +13,12 @@ import {
   formatUsageError,
 } from './command-runner.ts';
 import { registerDemo } from './demo.ts';
+import { registerHash } from './hash.ts';
 import { registerMerge } from './merge.ts';
 import type { ProcessEdge } from './process-edge.ts';
 import { registerRefresh } from './refresh.ts';
+import { registerRevisions } from './revisions.ts';
+import { registerRollback } from './rollback.ts';
 import { registerServe } from './serve.ts';
 
 const EXAMPLES = [
@@ -50,8 +53,11 @@ export async function run(edge: ProcessEdge): Promise<ExitStatus> {
     registerServe,
     registerMerge,
     registerRefresh,
+    registerRevisions,
+    registerRollback,
     registerCheck,
     registerCache,
+    registerHash,
     registerDemo,
   ]) {
     register(program, runner);

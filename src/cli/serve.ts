@@ -1,7 +1,7 @@
 /** `chandlery serve`: the server, from its config to its last response. */
 import type { Command } from 'commander';
 import { createApp } from '../app.ts';
-import type { Config } from '../config.ts';
+import { type Config, isLoopbackHost, openServerWarning } from '../config.ts';
 import { toAppError } from '../errors.ts';
 import { createLogger, type Logger } from '../logger.ts';
 import { VERSION } from '../version.ts';
@@ -72,6 +72,11 @@ async function serve(context: CommandContext, options: ServeOptions): Promise<Ex
   edge.onDefect((error) => logger.fatal({ err: error }, 'uncaught exception'));
   for (const { file, line, column, path: key, message } of warnings) {
     logger.warn({ file, line, column, key, problem: message }, 'config warning');
+  }
+  // What the command line says comes after the config has been judged.
+  const isOpened = isLoopbackHost(configured.server.host) && !isLoopbackHost(config.server.host);
+  if (config.access === null && isOpened) {
+    logger.warn({ problem: openServerWarning }, 'config warning');
   }
   const { clock, random } = edge;
   const app = createApp({ config, clock, random, logger, warmWorkers: true });

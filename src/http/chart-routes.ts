@@ -2,14 +2,14 @@
  * The chart files that a served index names. A path is only a pair of names to look up: nothing can
  * be fetched through it that no index of its virtual repository names, or once named.
  */
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ChartFiles } from '../charts/chart-files.ts';
 import { AppError, toAppError } from '../errors.ts';
 import { parseSha256 } from '../helm/chart-digest.ts';
 import { type ChartLocation, findLocation, nearestNames } from '../helm/locations.ts';
 import type { SharedBytes } from '../helm/model.ts';
 import type { Metrics } from '../metrics.ts';
-import type { SnapshotPart, VirtualRepository } from '../refresh/snapshot.ts';
+import type { Snapshot, SnapshotPart, VirtualRepository } from '../refresh/snapshot.ts';
 import type { ChartFileKind } from '../upstream/upstream.ts';
 import { answerWithChartFile } from './chart-response.ts';
 import { refuseOtherMethods } from './errors.ts';
@@ -22,10 +22,17 @@ const CONTROL_CHARACTER = /[\u0000-\u001f\u007f]/;
 type ChartRoute = { Params: { virtual: string; chart: string; file: string } };
 
 /** What a path asks for. */
-interface ChartPath {
+export interface ChartPath {
   readonly chart: string;
   readonly version: string;
   readonly file: ChartFileKind;
+}
+
+/** What the index says of a path. */
+export interface LocatedChart {
+  /** The table of locations that a client is told the nearest names from, or why there is none. */
+  readonly newest: SharedBytes | AppError;
+  readonly location: ChartLocation | null;
 }
 
 /** Registers the chart files of every virtual repository. */
@@ -42,30 +49,62 @@ export function registerChartRoutes(
   app.route<ChartRoute>({
     method: ['GET', 'HEAD'],
     url,
+    config: { access: 'read' },
     handler: async (request, reply) => {
       const virtual = findVirtual(virtuals, request.params.virtual);
-      const path = parsePath(request.params);
-      const { chart, version, file } = path;
-      return await answerWithChartFile({
-        request,
-        reply,
-        file,
-        find: async () => {
-          const { newest, location } = await locate(virtual, path);
-          return {
-            expected: file === 'archive' ? parseSha256(location?.digest ?? null) : null,
-            open: (demand) =>
-              charts.open({ virtual: virtual.name, chart, version, location, file, ...demand }),
-            notFound: () =>
-              // Without an index nobody knows whether the version exists.
-              newest instanceof AppError ? newest : createNotFound(newest, path, location !== null),
-          };
-        },
-        count: (result) => metrics.chartRequest({ virtual: virtual.name, result }),
-      });
+      const find = (path: ChartPath) => locate(virtual, path);
+      return await answerWithChart({ request, reply, virtual, find, charts, metrics });
     },
   });
   refuseOtherMethods(app, url, ['GET', 'HEAD']);
+}
+
+/**
+ * Answers with the chart file that a path names, from where `find` says that it is; where that is
+ * nowhere, with what was served under its name before.
+ * @throws AppError whatever `find` throws, `bad-request`, `not-found`, and as `ChartFiles.open`.
+ */
+export async function answerWithChart(options: {
+  readonly request: FastifyRequest<{ Params: { chart: string; file: string } }>;
+  readonly reply: FastifyReply;
+  readonly virtual: Pick<VirtualRepository, 'name'>;
+  readonly find: (path: ChartPath) => Promise<LocatedChart>;
+  readonly charts: Pick<ChartFiles, 'open'>;
+  readonly metrics: Pick<Metrics, 'chartRequest'>;
+}): Promise<FastifyReply> {
+  const { request, reply, virtual, find, charts, metrics } = options;
+  const path = parsePath(request.params);
+  const { chart, version, file } = path;
+  return await answerWithChartFile({
+    request: request as FastifyRequest,
+    reply,
+    file,
+    find: async () => {
+      const { newest, location } = await find(path);
+      return {
+        expected: file === 'archive' ? parseSha256(location?.digest ?? null) : null,
+        open: (demand) =>
+          charts.open({ virtual: virtual.name, chart, version, location, file, ...demand }),
+        notFound: () =>
+          // Without an index nobody knows whether the version exists.
+          newest instanceof AppError
+            ? newest
+            : createChartNotFound(newest, path, location !== null),
+      };
+    },
+    count: (result) => metrics.chartRequest({ virtual: virtual.name, result }),
+  });
+}
+
+/**
+ * Where one revision says that a chart version is, and no other one.
+ * @throws AppError `not-found` where it does not know it; `store-failed`.
+ */
+export async function locateIn(snapshot: Snapshot, path: ChartPath): Promise<LocatedChart> {
+  const newest = await read(snapshot.locations);
+  const location = findLocation(newest, path.chart, path.version);
+  if (location === null) throw createChartNotFound(newest, path, false);
+  return { newest, location };
 }
 
 /**
@@ -75,7 +114,7 @@ export function registerChartRoutes(
 async function locate(
   virtual: VirtualRepository,
   { chart, version }: ChartPath,
-): Promise<{ readonly newest: SharedBytes | AppError; readonly location: ChartLocation | null }> {
+): Promise<LocatedChart> {
   let newest: SharedBytes;
   let older: readonly SnapshotPart[];
   try {
@@ -120,7 +159,7 @@ function parsePath(params: { readonly chart: string; readonly file: string }): C
   };
 }
 
-function createNotFound(locations: SharedBytes, path: ChartPath, isListed: boolean): AppError {
+function createChartNotFound(locations: SharedBytes, path: ChartPath, isListed: boolean): AppError {
   const { chart, version, file } = path;
   const what = `${quote(chart)} ${quote(version)}`;
   if (file === 'provenance' && isListed) {

@@ -4,6 +4,7 @@
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods } from 'fastify';
 import { AppError, type ErrorCode, toAppError } from '../errors.ts';
+import { SECURITY_HEADERS } from './security-headers.ts';
 
 const STATUSES: Readonly<Record<ErrorCode, number>> = {
   'config-invalid': 500,
@@ -14,7 +15,9 @@ const STATUSES: Readonly<Record<ErrorCode, number>> = {
   'not-found': 404,
   'not-ready': 503,
   forbidden: 403,
+  unauthorized: 401,
   'bad-request': 400,
+  'too-many-requests': 429,
   'method-not-allowed': 405,
   'upstream-unreachable': 502,
   'upstream-timeout': 504,
@@ -30,6 +33,7 @@ const STATUSES: Readonly<Record<ErrorCode, number>> = {
   'digest-mismatch': 502,
   'store-key-invalid': 500,
   'store-failed': 503,
+  superseded: 503,
   'worker-failed': 500,
   'worker-timeout': 503,
   closed: 503,
@@ -45,6 +49,9 @@ const GENERAL_MESSAGES: Readonly<Record<number, string>> = {
   503: 'Nothing can be served yet; please try again in a moment.',
   504: 'Upstream took too long, and nothing is stored that could be served instead.',
 };
+
+/** The ways to say who one is: RFC 7617, section 2, and RFC 6750, section 3. */
+const CHALLENGES = ['Basic realm="chandlery", charset="UTF-8"', 'Bearer realm="chandlery"'];
 
 /** How long a client should wait after a 503. */
 const RETRY_AFTER_SECONDS = 5;
@@ -77,10 +84,16 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
   else if (status >= 500) request.log.warn({ err: known }, 'request not answered');
 
   // What was set for the answer that did not come to pass would now describe the error.
-  for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name);
+  for (const name of Object.keys(reply.getHeaders())) {
+    if (!SECURITY_HEADERS.has(name)) reply.removeHeader(name);
+  }
 
-  const { allow } = known.details;
+  const { allow, retryAfterSeconds } = known.details;
   if (typeof allow === 'string') reply.header('allow', allow);
+  if (status === 401) reply.header('www-authenticate', CHALLENGES);
+  if (typeof retryAfterSeconds === 'number') {
+    reply.header('retry-after', String(retryAfterSeconds));
+  }
   if (status === 503) reply.header('retry-after', String(RETRY_AFTER_SECONDS));
   const message = GENERAL_MESSAGES[status] ?? known.message;
   const body: ErrorBody = { error: { code: known.code, message } };
@@ -102,6 +115,8 @@ export function refuseOtherMethods(
   app.route({
     url,
     method: ALL_METHODS.filter((method) => !allowed.includes(method)),
+    // It says the same of what exists and of what does not.
+    config: { access: 'public' },
     // Before anything of a body is read.
     onRequest: async (request) => {
       throw new AppError('method-not-allowed', `${request.method} is not possible here`, {

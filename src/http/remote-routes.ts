@@ -1,7 +1,7 @@
 /**
- * The own routes of each remote: its index as its upstream gave it, and the chart files below its base
- * URL. A path leads nowhere else, and to nothing that neither the remote's index names nor the
- * configuration allows.
+ * The own routes of each remote: its index as its upstream gave it, the chart files below its base URL,
+ * and an operator's word that a held index is right. A path of a file leads nowhere else, and to nothing
+ * that neither the remote's index names nor the configuration allows.
  */
 import type { FastifyInstance } from 'fastify';
 import type { ChartFiles } from '../charts/chart-files.ts';
@@ -14,7 +14,8 @@ import type { Metrics } from '../metrics.ts';
 import { nearestNames } from '../nearest-names.ts';
 import type { FetchCondition, FoundRecord, MemberIndexes } from '../refresh/member-cache.ts';
 import type { VirtualRepository } from '../refresh/snapshot.ts';
-import type { ChartFileKind } from '../upstream/upstream.ts';
+import type { ChartFileKind, Upstream } from '../upstream/upstream.ts';
+import type { Access } from './access.ts';
 import { answerWithChartFile } from './chart-response.ts';
 import { refuseOtherMethods } from './errors.ts';
 import { chooseEncoding, isNotModified } from './negotiation.ts';
@@ -46,6 +47,8 @@ export interface ServedRemotes {
   readonly configs: ReadonlyMap<string, RemoteConfig>;
   /** Of all of them. */
   readonly indexes: MemberIndexes;
+  /** How their upstreams are; all of them well where it is left out. */
+  readonly upstream?: Pick<Upstream, 'circuit'>;
 }
 
 /** A remote, and what follows from its configuration. */
@@ -69,7 +72,7 @@ interface RemotePath {
   readonly spellings: readonly [string, ...string[]];
 }
 
-/** Registers the index and the chart files of every remote; null is none. */
+/** Registers the index, the chart files and the confirmation of every remote; null is none. */
 export function registerRemoteRoutes(
   app: FastifyInstance,
   options: {
@@ -78,15 +81,17 @@ export function registerRemoteRoutes(
     readonly charts: Pick<ChartFiles, 'openAt'>;
     readonly metrics: Pick<Metrics, 'remoteRequest'>;
     readonly clock: Pick<Clock, 'now'>;
+    readonly access: Pick<Access, 'mayRead'>;
   },
 ): void {
-  const { charts, metrics, clock } = options;
+  const { charts, metrics, clock, access } = options;
   const remotes = describeRemotes(options.remotes, options.virtuals);
 
   const indexUrl = `/api/v1/remote/:remote/${INDEX}`;
   app.route<RemoteRoute>({
     method: ['GET', 'HEAD'],
     url: indexUrl,
+    config: { access: 'read' },
     handler: async (request, reply) => {
       const remote = findRemote(remotes, request.params.remote);
       const { config, indexes, fetchWhere, givesIndex } = remote;
@@ -127,10 +132,12 @@ export function registerRemoteRoutes(
   app.route<RemoteRoute>({
     method: ['GET', 'HEAD'],
     url: fileUrl,
+    config: { access: 'read' },
     handler: async (request, reply) => {
       const remote = findRemote(remotes, request.params.remote);
       const { name } = remote.config;
-      const { path, file, spellings } = parsePath(request.url, remote);
+      const virtuals = remote.virtuals.filter((virtual) => access.mayRead(request, virtual));
+      const { path, file, spellings } = parsePath(request.url, { ...remote, virtuals });
       return await answerWithChartFile({
         request,
         reply,
@@ -160,6 +167,33 @@ export function registerRemoteRoutes(
     },
   });
   refuseOtherMethods(app, fileUrl, ['GET', 'HEAD']);
+
+  const confirmUrl = '/api/v1/remote/:remote/confirm';
+  app.route<RemoteRoute>({
+    method: 'POST',
+    url: confirmUrl,
+    config: { access: 'operate' },
+    handler: async (request, reply) => {
+      const { config, indexes } = findRemote(remotes, request.params.remote);
+      const { name } = config;
+      reply.header('cache-control', 'no-store');
+      if (!(await indexes.confirm(name))) {
+        throw new AppError(
+          'not-found',
+          `No index of remote ${quote(name)} is held back: there is nothing to confirm.`,
+        );
+      }
+      for (const virtual of options.virtuals.values()) {
+        if (!virtual.members.includes(name)) continue;
+        // The index is fetched again, also where what is served in its place has not expired.
+        virtual.refresh({ force: true }).catch((error: unknown) => {
+          request.log.error({ err: error, virtual: virtual.name }, 'requested refresh failed');
+        });
+      }
+      return { remote: name, confirmed: true };
+    },
+  });
+  refuseOtherMethods(app, confirmUrl, ['POST']);
 }
 
 function describeRemotes(

@@ -13,8 +13,11 @@ export interface ScheduleOptions {
   readonly clock: Clock;
   /** A number from 0 up to 1. */
   readonly random: () => number;
-  /** Must not reject. */
-  readonly run: () => Promise<void>;
+  /**
+   * Must not reject. Where it resolves with a number, it was not the time yet: it runs again after so many
+   * ms, and the marks are counted from there.
+   */
+  readonly run: () => Promise<number | null>;
 }
 
 export class Schedule {
@@ -47,18 +50,43 @@ export class Schedule {
     // The next mark in the future; the ones that have passed are lost.
     this.#mark = Math.max(this.#mark, Math.floor((now - this.#firstMark) / intervalMs)) + 1;
     const dueAt = this.#firstMark + this.#mark * intervalMs - random() * JITTER * intervalMs;
-    const delayMs = Math.max(dueAt - now, 0);
+    this.#set(Math.max(dueAt - now, 0));
+  }
+
+  /** For how many ms more the next run may be put off by its own jitter; null where there is none. */
+  untilDueMs(): number | null {
+    if (this.#timer === null || this.#isClosed) return null;
+    const { clock, intervalMs } = this.#options;
+    const sinceFirstMs = clock.monotonicMs() - this.#firstMark;
+    const passed = Math.max(this.#mark, Math.floor(sinceFirstMs / intervalMs));
+    // While a run is under way, the mark that it was for has been set already.
+    const next = this.#nextAt === null ? passed + 1 : this.#mark;
+    return Math.max(next * intervalMs - sinceFirstMs, 0);
+  }
+
+  /** Puts the next run off until `ms` from now, and counts the marks from there. */
+  retryAfter(ms: number): void {
+    if (this.#timer === null || this.#isClosed) return;
+    const { clock, intervalMs, random } = this.#options;
+    this.#timer.cancel();
+    const delayMs = ms + random() * JITTER * Math.min(ms, intervalMs);
+    this.#firstMark = clock.monotonicMs() + delayMs;
+    this.#mark = 0;
+    this.#set(delayMs);
+  }
+
+  #set(delayMs: number): void {
+    const { clock } = this.#options;
     this.#nextAt = clock.now() + delayMs;
     this.#timer = clock.setTimeout(() => void this.#fire(), delayMs);
   }
 
   async #fire(): Promise<void> {
     this.#nextAt = null;
-    try {
-      await this.#options.run();
-    } finally {
-      if (!this.#isClosed) this.#arm();
-    }
+    const waitMs = await this.#options.run();
+    if (this.#isClosed) return;
+    if (waitMs === null) this.#arm();
+    else this.retryAfter(waitMs);
   }
 
   /** Cancels the next run; one that is under way goes on. Idempotent. */

@@ -1,7 +1,8 @@
 /**
  * Which bytes of all snapshots are in memory: no more than a budget allows, the least used ones left
- * out. Whatever is left out is still in the object store, and is streamed from there. Bytes that are
- * being sent stay alive by themselves until they are sent.
+ * out. Whatever is left out is still in the object store, and is streamed from there; what could not be
+ * stored yet stays, whatever the budget is. Bytes that are being sent stay alive by themselves until they
+ * are sent.
  */
 import type { Readable } from 'node:stream';
 import { AppError, toAppError } from '../errors.ts';
@@ -67,6 +68,8 @@ class Part implements SnapshotPart {
   /** Locations move on when others are published. */
   place: Place;
   bytes: SharedBytes | null = null;
+  /** The store does not have it yet. */
+  isPinned = false;
   reading: Promise<SharedBytes> | null = null;
   /** The store has no such bytes, and nothing will put them there again. */
   isLost = false;
@@ -132,26 +135,46 @@ export class SnapshotMemory {
 
   /**
    * Puts stored bytes in the place of those that this virtual repository had before under the same
-   * names, then makes room. The parts replaced are served from the store from here on.
+   * names, then makes room. The parts replaced are served from the store from here on. Where these are
+   * pinned, they stay in memory until `unpin`.
    */
-  place<Name extends PartName>(
+  place(
     virtual: string,
-    contents: Readonly<Record<Name, PartContent>>,
-  ): Readonly<Record<Name, SnapshotPart>> {
+    contents: Readonly<Partial<Record<PartName, PartContent>>>,
+    { isPinned }: { readonly isPinned: boolean },
+  ): Readonly<Partial<Record<PartName, SnapshotPart>>> {
     const parts: Partial<Record<PartName, SnapshotPart>> = {};
     for (const name of PART_NAMES) {
-      const content = (contents as Partial<Record<PartName, PartContent>>)[name];
+      const content = contents[name];
       if (content === undefined) continue;
       const place = this.#placeOf(virtual, name);
       this.#drop(place.part);
       const { key, digest, bytes } = content;
       const part = new Part({ key, digest, byteLength: bytes.byteLength }, place, this.#keeper);
       place.part = part;
+      part.isPinned = isPinned;
       this.#keep(part, bytes);
       parts[name] = part;
     }
     this.#makeRoom();
-    return parts as Record<Name, SnapshotPart>;
+    return parts;
+  }
+
+  /** The store has them now. */
+  unpin(virtual: string): void {
+    for (const name of PART_NAMES) {
+      const { part } = this.#placeOf(virtual, name);
+      if (part === null) continue;
+      part.isPinned = false;
+      if (part.byteLength > this.#maxBytes) this.#drop(part);
+    }
+    this.#makeRoom();
+  }
+
+  /** A stored part that is never kept in memory: of something that few ask for. */
+  borrow(virtual: string, name: PartName, stored: StoredPart): SnapshotPart {
+    const place: Place = { virtual, name, part: null, lastUse: 0, streams: 0 };
+    return new Part(stored, place, this.#keeper);
   }
 
   /**
@@ -178,13 +201,6 @@ export class SnapshotMemory {
     }
     this.#metrics.snapshotMemory(this.#bytes);
     return parts;
-  }
-
-  /** Where the bytes of a part lie in the store; null for a part of somebody else's. */
-  storedAs(part: SnapshotPart): StoredPart | null {
-    if (!(part instanceof Part)) return null;
-    const { key, digest, byteLength } = part;
-    return { key, digest, byteLength };
   }
 
   /** Lets go of what this virtual repository has under these names. */
@@ -228,7 +244,7 @@ export class SnapshotMemory {
 
   /** Where one part alone is more than the budget, the others need not make room for it in vain. */
   #keep(part: Part, bytes: SharedBytes): void {
-    if (part.byteLength > this.#maxBytes) return;
+    if (part.byteLength > this.#maxBytes && !part.isPinned) return;
     part.bytes = bytes;
     part.place.streams = 0;
     this.#bytes += part.byteLength;
@@ -254,7 +270,7 @@ export class SnapshotMemory {
   #leastUsed(): Part | null {
     let least: Part | null = null;
     for (const { part } of this.#places.values()) {
-      if (part === null || part.bytes === null) continue;
+      if (part === null || part.bytes === null || part.isPinned) continue;
       if (least === null || leavesBefore(part.place, least.place)) least = part;
     }
     return least;

@@ -1,8 +1,8 @@
 /**
- * Publishing and loading snapshots: objects first, then the check, then the pointer. A reader finds
- * the old revision or the new one, whatever is killed in between, because nothing that a pointer
- * names is ever written again with other content. What is compressed follows when all of that is
- * done, and is only ever missing, never wrong.
+ * Writing and reading revisions: objects first, then the check, then the pointer. A reader finds the old
+ * revision or the new one, whatever is killed in between, because nothing that a pointer names is ever
+ * written again with other content. What is compressed follows when all of that is done, and is only
+ * ever missing, never wrong.
  */
 import type { Clock } from '../clock.ts';
 import { AppError, toAppError } from '../errors.ts';
@@ -15,84 +15,95 @@ import type { ObjectStore } from '../storage/object-store.ts';
 import type { JsonValue, StateStore } from '../storage/state-store.ts';
 import { untilAborted } from '../until-aborted.ts';
 import type { IndexEngine } from './index-engine.ts';
-import type { Snapshot, SnapshotPart, SnapshotVariant } from './snapshot.ts';
 import {
-  PART_NAMES,
-  type PartContent,
-  type PartName,
-  SnapshotMemory,
-  type StoredPart,
-} from './snapshot-memory.ts';
+  COMPRESSED_PARTS,
+  type CompressedPart,
+  historyAfter,
+  keysOf,
+  objectPrefix,
+  olderLocations,
+  type PerPart,
+  type Pointer,
+  parsePointer,
+  partKey,
+  pointerDocument,
+  pointerKey,
+  REQUIRED_PARTS,
+  type StoredRevision,
+  storedPart,
+} from './revision-pointer.ts';
+import type { Snapshot, SnapshotPart, SnapshotVariant } from './snapshot.ts';
+import { PART_NAMES, type PartContent, type PartName, SnapshotMemory } from './snapshot-memory.ts';
 import { Turns } from './turns.ts';
-
-const REQUIRED = ['yaml', 'json', 'locations'] as const;
-const COMPRESSED = ['jsonGzip', 'yamlGzip'] as const;
-type RequiredName = (typeof REQUIRED)[number];
-type CompressedName = (typeof COMPRESSED)[number];
-
-/** So many tables of locations are kept of what was published before. */
-const OLDER_LOCATIONS = 1;
 
 /** A start reads whole snapshots; all of them together may be far more than the budget. */
 const LOADS_AT_ONCE = 4;
 /** Nobody waits for what is compressed or compared: it takes one thread at most from the refreshes. */
 const AFTERWARDS_AT_ONCE = 1;
+/**
+ * What no pointer names any more is left for so long: another replica may serve it until it has seen the
+ * new pointer.
+ */
+const GRACE_MS = 60_000;
+/** A pointer that nobody has moved or confirmed for so long belongs to nothing that is served. */
+const POINTER_TTL_MS = 30 * 24 * 60 * 60 * 1000;
 
 /** What is to be published: an index, or other locations of one that is published already. */
 export type Publication = MergedYaml &
   MergedLocations &
   (MergedJson | { readonly variantsOf: Snapshot });
 
-/** What `complete` adds to a snapshot. */
-export type CompressedParts = Readonly<Partial<Record<CompressedName, SnapshotPart>>>;
+/** A revision that can be served: what its pointer says, and the bytes that are not part of a snapshot already. */
+export interface Draft {
+  readonly virtual: string;
+  readonly pointer: Pointer;
+  readonly contents: Readonly<Partial<Record<PartName, PartContent>>>;
+  readonly parts: Readonly<Partial<Record<PartName, SnapshotPart>>>;
+}
 
-/** What the pointer of a virtual repository says. */
-interface Pointer {
-  /** The digest of the YAML. */
-  readonly revision: string;
-  readonly publishedAt: number;
-  readonly refreshedAt: number;
-  readonly expiresAt: number;
-  readonly charts: number;
-  readonly versions: number;
-  readonly lines: number;
-  readonly conflicts: number;
-  /** Per part, its SHA-256. What is compressed is named once it is stored. */
-  readonly digests: Readonly<Record<RequiredName, string>> &
-    Readonly<Partial<Record<CompressedName, string>>>;
-  /** Locations that were published before, newest first. */
-  readonly olderLocations: readonly StoredPart[];
+/** The pointer as the state store has it; null where what is there is none. */
+export interface PointerEntry {
+  readonly pointer: Pointer | null;
+  readonly generation: number;
+}
+
+export interface SnapshotStoreOptions {
+  readonly objects: ObjectStore;
+  readonly state: StateStore;
+  readonly engine: IndexEngine;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  /** For the snapshots of all virtual repositories together. */
+  readonly maxMemoryBytes: number;
+  /** How many revisions are kept of each, the published one included; at least 1. */
+  readonly keepRevisions: number;
+  /** Collects this thread's garbage; tests count it. */
+  readonly collectGarbage?: () => void;
 }
 
 export class SnapshotStore {
   readonly #objects: ObjectStore;
   readonly #state: StateStore;
   readonly #engine: IndexEngine;
+  readonly #clock: Clock;
   readonly #logger: Logger;
+  readonly #keepRevisions: number;
   readonly #garbage: GarbageCollector;
   readonly #memory: SnapshotMemory;
   readonly #loads = new Turns(LOADS_AT_ONCE);
   readonly #afterwards = new Turns(AFTERWARDS_AT_ONCE);
-  /** By virtual repository: the pointer as we have written or read it last. */
-  readonly #known = new Map<string, { readonly pointer: Pointer; readonly generation: number }>();
+  /** By key, since when an object has been seen that no pointer names, by the monotonic clock. */
+  readonly #unnamed = new Map<string, number>();
 
-  constructor(options: {
-    readonly objects: ObjectStore;
-    readonly state: StateStore;
-    readonly engine: IndexEngine;
-    readonly clock: Clock;
-    readonly logger: Logger;
-    readonly metrics: Metrics;
-    /** For the snapshots of all virtual repositories together. */
-    readonly maxMemoryBytes: number;
-    /** Collects this thread's garbage; tests count it. */
-    readonly collectGarbage?: () => void;
-  }) {
+  constructor(options: SnapshotStoreOptions) {
     const { objects, engine, clock, logger, metrics, maxMemoryBytes, collectGarbage } = options;
     this.#objects = objects;
     this.#state = options.state;
     this.#engine = engine;
+    this.#clock = clock;
     this.#logger = logger;
+    this.#keepRevisions = options.keepRevisions;
     this.#garbage = createGarbageCollector({
       clock,
       ...(collectGarbage === undefined ? {} : { collect: collectGarbage }),
@@ -107,170 +118,296 @@ export class SnapshotStore {
     });
   }
 
-  /**
-   * Makes a merged index the published one and returns it as a snapshot, not compressed yet. Where
-   * the variants are those of a snapshot, that is one of which `isStored` was true.
-   * @throws AppError `store-failed`; then the pointer still names what it named before.
-   */
-  async publish(
+  // --- drafts --------------------------------------------------------------------------------
+
+  /** A merged index as the revision that follows `previous`; nothing is written. */
+  draft(
     merged: Publication,
     options: {
       readonly virtual: string;
       readonly previous: Snapshot | null;
+      readonly sequence: number;
       readonly refreshedAt: number;
       readonly expiresAt: number;
+      readonly madeOf: Pointer['madeOf'];
+      readonly configDigest: string;
     },
-  ): Promise<Snapshot> {
-    const { virtual, previous, refreshedAt, expiresAt } = options;
-    const kept = 'variantsOf' in merged ? merged.variantsOf : null;
-    const jsonDigest = 'variantsOf' in merged ? merged.variantsOf.json.digest : merged.jsonDigest;
+  ): Draft {
+    const { virtual, previous, sequence, refreshedAt, expiresAt, madeOf, configDigest } = options;
+    const bytes: Partial<Record<PartName, SharedBytes>> = {
+      yaml: merged.yaml,
+      locations: merged.locations,
+      ...('variantsOf' in merged ? {} : { json: merged.json }),
+    };
+    const parts: Partial<Record<PartName, SnapshotPart>> = {};
+    if ('variantsOf' in merged) {
+      Object.assign(parts, partsOf(merged.variantsOf));
+      delete parts.locations;
+    }
+    const digests = {
+      ...mapParts(parts, ({ digest }) => digest),
+      yaml: merged.revision,
+      locations: merged.locationsDigest,
+      ...('jsonDigest' in merged ? { json: merged.jsonDigest } : {}),
+    } as PerPart<string>;
+    const sizes = {
+      ...mapParts(parts, ({ byteLength }) => byteLength),
+      ...mapParts(bytes, ({ byteLength }) => byteLength),
+    } as PerPart<number>;
+    const known = [previous, ...(previous?.history ?? [])].find(
+      (stored) => stored?.revision === merged.revision,
+    );
     const pointer: Pointer = {
+      sequence,
       revision: merged.revision,
-      // Locations may change where the index does not: that is no new revision to a client.
-      publishedAt: previous?.revision === merged.revision ? previous.publishedAt : refreshedAt,
+      // Locations may change where the index does not, and an index may come back: that is no new revision
+      // to a client.
+      publishedAt: known?.publishedAt ?? refreshedAt,
       refreshedAt,
       expiresAt,
       charts: merged.charts,
       versions: merged.versions,
       lines: merged.lines,
       conflicts: merged.conflicts,
-      digests: {
-        yaml: merged.revision,
-        json: jsonDigest,
-        locations: merged.locationsDigest,
-        ...(kept === null ? {} : compressedDigests(kept)),
-      },
-      olderLocations: this.#olderLocations(merged.locationsDigest, previous),
+      digests,
+      sizes,
+      heldSince: null,
+      madeOf,
+      configDigest,
+      history:
+        previous === null ? [] : historyAfter({ digests }, previous, this.#keepRevisions - 1),
     };
-    const contentOf = (name: RequiredName, bytes: SharedBytes): PartContent => ({
-      key: objectKey(virtual, pointer, name),
-      digest: pointer.digests[name],
-      bytes,
-    });
-    const locations = { locations: contentOf('locations', merged.locations) };
-    if ('variantsOf' in merged) {
-      await this.#put(locations.locations);
-      await this.#movePointer(virtual, pointer);
-      const { yaml, json } = merged.variantsOf;
-      return toSnapshot(virtual, pointer, {
-        yaml: yaml.identity,
-        json: json.identity,
-        olderLocations: this.#memory.placeOlder(virtual, pointer.olderLocations),
-        ...this.#memory.place(virtual, locations),
-        ...compressedParts(merged.variantsOf),
-      });
+    const contents: Partial<Record<PartName, PartContent>> = {};
+    for (const name of REQUIRED_PARTS) {
+      const content = bytes[name];
+      if (parts[name] !== undefined || content === undefined) continue;
+      contents[name] = {
+        key: partKey(virtual, pointer, name),
+        digest: digests[name],
+        bytes: content,
+      };
     }
-    const contents = {
-      yaml: contentOf('yaml', merged.yaml),
-      json: contentOf('json', merged.json),
-      ...locations,
-    };
+    return { virtual, pointer, contents, parts };
+  }
+
+  /** A kept revision as the one that follows `previous`, held from `heldSince` on. */
+  draftKept(
+    kept: StoredRevision,
+    previous: Snapshot,
+    next: Pick<Pointer, 'sequence' | 'refreshedAt' | 'expiresAt' | 'heldSince'>,
+  ): Promise<Draft | null> {
+    const history = historyAfter(kept, previous, this.#keepRevisions - 1);
+    const { virtual, configDigest } = previous;
+    return this.fetch(virtual, { ...kept, ...next, madeOf: {}, configDigest, history }, previous);
+  }
+
+  /**
+   * What a pointer names, read from the object store where neither `current` nor `atHand` has it. Null
+   * where it is not whole there; what is compressed may be missing.
+   * @throws AppError `store-failed` where the store cannot be asked.
+   */
+  fetch(
+    virtual: string,
+    pointer: Pointer,
+    current: Snapshot | null,
+    atHand: Readonly<Partial<Record<PartName, PartContent>>> = {},
+  ): Promise<Draft | null> {
+    return this.#loads.take(() => this.#fetch(virtual, pointer, current, atHand));
+  }
+
+  async #fetch(
+    virtual: string,
+    pointer: Pointer,
+    current: Snapshot | null,
+    atHand: Readonly<Partial<Record<PartName, PartContent>>>,
+  ): Promise<Draft | null> {
+    const contents: Partial<Record<PartName, PartContent>> = { ...atHand };
+    const parts: Partial<Record<PartName, SnapshotPart>> = {};
+    const known: Partial<Record<PartName, SnapshotPart>> = current === null ? {} : partsOf(current);
+    await Promise.all(
+      PART_NAMES.map(async (name) => {
+        const digest = pointer.digests[name];
+        if (digest === undefined || contents[name] !== undefined) return;
+        const key = partKey(virtual, pointer, name);
+        const part = known[name];
+        if (
+          part?.digest === digest &&
+          current !== null &&
+          partKey(virtual, current, name) === key
+        ) {
+          parts[name] = part;
+          return;
+        }
+        const bytes = await this.#objects.load(key);
+        const isWhole = bytes !== null && (await this.#engine.digest(bytes)) === digest;
+        if (isWhole) contents[name] = { key, digest, bytes };
+      }),
+    );
+    const names = REQUIRED_PARTS.filter(
+      (name) => contents[name] !== undefined || parts[name] !== undefined,
+    );
+    if (names.length === REQUIRED_PARTS.length) return { virtual, pointer, contents, parts };
+    this.#logger.warn(
+      { virtual, revision: pointer.revision, parts: names.length },
+      'stored snapshot is not whole',
+    );
+    return null;
+  }
+
+  /**
+   * Puts what a draft has into the object store, where it is not there already, and checks it.
+   * @throws AppError `store-failed`.
+   */
+  async write({ contents }: Draft): Promise<void> {
     await Promise.all(Object.values(contents).map((content) => this.#put(content)));
-    await this.#movePointer(virtual, pointer);
-    this.#memory.release(virtual, COMPRESSED);
-    return toSnapshot(virtual, pointer, {
-      olderLocations: this.#memory.placeOlder(virtual, pointer.olderLocations),
-      ...this.#memory.place(virtual, contents),
-    });
-  }
-
-  /** What is kept beside a table of locations: the ones before it that say something else. */
-  #olderLocations(digest: string, previous: Snapshot | null): readonly StoredPart[] {
-    if (previous === null) return [];
-    const known = new Set([digest]);
-    const older: StoredPart[] = [];
-    for (const part of [previous.locations, ...previous.olderLocations]) {
-      const stored = this.#memory.storedAs(part);
-      if (stored === null || known.has(part.digest)) continue;
-      known.add(part.digest);
-      older.push(stored);
-    }
-    return older.slice(0, OLDER_LOCATIONS);
-  }
-
-  async #movePointer(virtual: string, pointer: Pointer): Promise<void> {
-    const entry = await this.#state.set(stateKey(virtual), asDocument(pointer));
-    if (entry !== null) this.#known.set(virtual, { pointer, generation: entry.generation });
   }
 
   async #put({ key, bytes }: PartContent, signal?: AbortSignal): Promise<void> {
     await this.#objects.put(key, bytes, signal === undefined ? {} : { signal });
-    await this.#checkSize(key, bytes.byteLength);
-  }
-
-  async #checkSize(key: string, byteLength: number): Promise<void> {
     const info = await this.#objects.stat(key);
-    if (info?.bytes === byteLength) return;
+    if (info?.bytes === bytes.byteLength) return;
     throw new AppError(
       'store-failed',
-      `object ${key} has ${info?.bytes ?? 'no'} bytes in the store, not ${byteLength}`,
+      `object ${key} has ${info?.bytes ?? 'no'} bytes in the store, not ${bytes.byteLength}`,
       { retryable: true },
     );
   }
 
-  /** Whether the variants of a snapshot still lie in the store, so that they need not be put again. */
-  async isStored(snapshot: Snapshot): Promise<boolean> {
-    const pointer = this.#pointerTo(snapshot);
-    const parts = { yaml: snapshot.yaml.identity, json: snapshot.json.identity };
-    try {
-      await Promise.all(
-        Object.entries({ ...parts, ...compressedParts(snapshot) }).map(([name, { byteLength }]) =>
-          this.#checkSize(objectKey(snapshot.virtual, pointer, name as PartName), byteLength),
-        ),
-      );
-      return true;
-    } catch {
-      // A store that is out of order will say so when it is written to.
-      return false;
+  /**
+   * The snapshot of a draft, in memory in the place of what was there before. `isPinned`: the store has not
+   * got it yet.
+   */
+  place(draft: Draft, { isPinned }: { readonly isPinned: boolean }): Snapshot {
+    const { virtual, pointer, contents } = draft;
+    const older = this.#memory.placeOlder(virtual, olderLocations(virtual, pointer));
+    // What was compressed of something else is of no use any more.
+    if (contents.yaml !== undefined) this.#memory.release(virtual, COMPRESSED_PARTS);
+    const parts = { ...draft.parts, ...this.#memory.place(virtual, contents, { isPinned }) };
+    return toSnapshot(virtual, pointer, parts as PerPart<SnapshotPart>, older);
+  }
+
+  /** The store has all that is placed of a virtual repository. */
+  unpin(virtual: string): void {
+    this.#memory.unpin(virtual);
+  }
+
+  /** What is placed, as a draft that can be written again; null where not all of it is in memory. */
+  redraft(snapshot: Snapshot): Draft | null {
+    const { virtual } = snapshot;
+    const contents: Partial<Record<PartName, PartContent>> = {};
+    for (const [name, part] of Object.entries(partsOf(snapshot)) as [PartName, SnapshotPart][]) {
+      const bytes = part.resident();
+      if (bytes === null) return null;
+      contents[name] = { key: partKey(virtual, snapshot, name), digest: part.digest, bytes };
     }
+    return { virtual, pointer: snapshot, contents, parts: {} };
   }
 
   /**
-   * Compresses what is not compressed yet of a published snapshot, stores it and has the pointer name
-   * it. Null where there was nothing to do, or where the pointer names something else by now. Also
-   * collects what the refresh before it has left behind, for the work of that is over then.
+   * Whether the object store has lost something of a snapshot.
+   * @throws AppError `store-failed` where it cannot be asked.
+   */
+  async lacks(snapshot: Snapshot): Promise<boolean> {
+    const parts = Object.entries(partsOf(snapshot)) as [PartName, SnapshotPart][];
+    const infos = await Promise.all(
+      parts.map(async ([name, { byteLength }]) => {
+        const info = await this.#objects.stat(partKey(snapshot.virtual, snapshot, name));
+        return info?.bytes === byteLength;
+      }),
+    );
+    return infos.includes(false);
+  }
+
+  /** A revision of the history of a snapshot, read from the store when somebody asks for it. */
+  openKept(snapshot: Snapshot, kept: StoredRevision): Snapshot {
+    const { virtual } = snapshot;
+    const parts: Partial<Record<PartName, SnapshotPart>> = {};
+    for (const name of PART_NAMES) {
+      const stored = storedPart(virtual, kept, name);
+      if (stored !== null) parts[name] = this.#memory.borrow(virtual, name, stored);
+    }
+    const tables = [snapshot.locations, ...snapshot.olderLocations];
+    // The same table may be in memory already.
+    const locations = tables.find(({ digest }) => digest === kept.digests.locations);
+    const { refreshedAt, expiresAt, history, heldSince, configDigest } = snapshot;
+    return toSnapshot(
+      virtual,
+      { ...kept, refreshedAt, expiresAt, history, heldSince, madeOf: {}, configDigest },
+      { ...parts, ...(locations === undefined ? {} : { locations }) } as PerPart<SnapshotPart>,
+      tables,
+    );
+  }
+
+  // --- the pointer ---------------------------------------------------------------------------
+
+  /** @throws AppError `store-failed`. */
+  async read(virtual: string): Promise<PointerEntry> {
+    const entry = await this.#state.get(pointerKey(virtual));
+    if (entry === null) return { pointer: null, generation: 0 };
+    return { pointer: parsePointer(entry.value), generation: entry.generation };
+  }
+
+  /**
+   * Makes a pointer the one that counts, where the last one had the generation `expected`. Its new
+   * generation, or null where somebody else has moved it.
+   * @throws AppError `store-failed`; it may have been moved all the same.
+   */
+  async move(virtual: string, pointer: Pointer, expected: number): Promise<number | null> {
+    const entry = await this.#state.set(pointerKey(virtual), pointerDocument(pointer), {
+      expected,
+      ttlMs: POINTER_TTL_MS,
+    });
+    return entry?.generation ?? null;
+  }
+
+  /** Notes how the last refresh of a virtual repository went, for all replicas. @throws AppError `store-failed`. */
+  async noteRefresh(virtual: string, facts: JsonValue): Promise<void> {
+    await this.#state.set(refreshKey(virtual), facts, { ttlMs: POINTER_TTL_MS });
+  }
+
+  /** What was noted last; null where nothing was. @throws AppError `store-failed`. */
+  async readRefresh(virtual: string): Promise<JsonValue> {
+    return (await this.#state.get(refreshKey(virtual)))?.value ?? null;
+  }
+
+  // --- afterwards ----------------------------------------------------------------------------
+
+  /**
+   * Compresses what is not compressed yet of a stored snapshot, and stores it. Null where there was nothing
+   * to do. Also collects what the refresh before it has left behind, for the work of that is over then.
    * @throws AppError `aborted` soon after `signal` is; `store-failed`, `worker-failed`,
    * `worker-timeout`, `closed`. The snapshot is what it was.
    */
-  async complete(
+  async compress(
     snapshot: Snapshot,
     { signal }: { readonly signal: AbortSignal },
-  ): Promise<CompressedParts | null> {
+  ): Promise<Readonly<Partial<Record<CompressedPart, PartContent>>> | null> {
     try {
-      return await this.#afterwards.take(() => this.#complete(snapshot, signal));
+      return await this.#afterwards.take(() => this.#compress(snapshot, signal));
     } finally {
-      this.#garbage.left(sizeOf(snapshot));
+      this.#garbage.left(
+        Object.values(partsOf(snapshot)).reduce((sum, { byteLength }) => sum + byteLength, 0),
+      );
     }
   }
 
-  async #complete(snapshot: Snapshot, signal: AbortSignal): Promise<CompressedParts | null> {
-    const { virtual } = snapshot;
-    const pointer = this.#pointerTo(snapshot);
-    const made: Partial<Record<CompressedName, PartContent>> = {};
-    const digests: Partial<Record<CompressedName, string>> = {};
-    for (const name of COMPRESSED) {
+  async #compress(
+    snapshot: Snapshot,
+    signal: AbortSignal,
+  ): Promise<Partial<Record<CompressedPart, PartContent>> | null> {
+    const made: Partial<Record<CompressedPart, PartContent>> = {};
+    for (const name of COMPRESSED_PARTS) {
       const { identity, gzip } = name === 'yamlGzip' ? snapshot.yaml : snapshot.json;
       if (gzip !== null) continue;
       const plain = await untilAborted(signal, () => identity.load(), abandoned);
       const bytes = await untilAborted(signal, () => this.#engine.compress(plain), abandoned);
       const digest = await untilAborted(signal, () => this.#engine.digest(bytes), abandoned);
-      const content = { key: objectKey(virtual, pointer, name), digest, bytes };
+      const content = { key: partKey(snapshot.virtual, snapshot, name), digest, bytes };
       await this.#put(content, signal);
       made[name] = content;
-      digests[name] = digest;
     }
-    if (Object.keys(made).length === 0) return null;
-    const completed = { ...pointer, digests: { ...pointer.digests, ...digests } };
     if (signal.aborted) throw abandoned();
-    // Where something newer was published meanwhile, by whomever, its pointer stays.
-    const known = this.#known.get(virtual);
-    if (known === undefined || !namesTheSame(known.pointer, pointer)) return null;
-    const entry = await this.#state.set(stateKey(virtual), asDocument(completed), {
-      expected: known.generation,
-    });
-    if (entry === null) return null;
-    this.#known.set(virtual, { pointer: completed, generation: entry.generation });
-    return this.#memory.place(virtual, made as Record<CompressedName, PartContent>);
+    return Object.keys(made).length === 0 ? null : made;
   }
 
   /**
@@ -297,69 +434,28 @@ export class SnapshotStore {
   }
 
   /**
-   * What is published, from the stores; null where nothing is, or where it is not whole. What is
-   * compressed may be missing.
-   * @throws AppError `store-failed` where a store cannot be asked.
+   * Removes what the pointer does not name, once it has been seen so for a minute: whoever serves it has
+   * seen the new pointer by then. To be called after the pointer has been moved or confirmed by us, so that
+   * nobody else is about to name it. A failure costs room, nothing else.
    */
-  load(virtual: string): Promise<Snapshot | null> {
-    return this.#loads.take(() => this.#load(virtual));
-  }
-
-  async #load(virtual: string): Promise<Snapshot | null> {
-    const entry = await this.#state.get(stateKey(virtual));
-    const pointer = parsePointer(entry?.value, virtual);
-    if (entry === null || pointer === null) return null;
-    const contents: Partial<Record<PartName, PartContent>> = {};
-    await Promise.all(
-      PART_NAMES.map(async (name) => {
-        const content = await this.#loadPart(virtual, pointer, name);
-        if (content !== null) contents[name] = content;
-      }),
-    );
-    const parts = REQUIRED.filter((name) => contents[name] !== undefined).length;
-    if (parts < REQUIRED.length) {
-      this.#logger.warn(
-        { virtual, revision: pointer.revision, parts },
-        'stored snapshot is not whole',
-      );
-      return null;
-    }
-    this.#known.set(virtual, { pointer, generation: entry.generation });
-    return toSnapshot(virtual, pointer, {
-      olderLocations: this.#memory.placeOlder(virtual, pointer.olderLocations),
-      ...this.#memory.place(virtual, contents as Record<RequiredName, PartContent>),
-    });
-  }
-
-  async #loadPart(virtual: string, pointer: Pointer, name: PartName): Promise<PartContent | null> {
-    const digest = pointer.digests[name];
-    if (digest === undefined) return null;
-    const key = objectKey(virtual, pointer, name);
-    const bytes = await this.#objects.load(key);
-    const isWhole = bytes !== null && (await this.#engine.digest(bytes)) === digest;
-    return isWhole ? { key, digest, bytes } : null;
-  }
-
-  /**
-   * Removes what neither this snapshot nor the one before it needs. One revision is left for
-   * readers that hold the old pointer, and the older locations that the pointer names. A failure costs
-   * disk space, not the publish. Not while another snapshot of the same virtual repository is being
-   * published.
-   */
-  async removeOld(published: Snapshot, previous: Snapshot | null): Promise<void> {
-    const { virtual } = published;
+  async removeOld(virtual: string, pointer: Pointer): Promise<void> {
+    const prefix = objectPrefix(virtual);
     try {
-      const pointers = [published, ...(previous === null ? [] : [previous])].map((snapshot) =>
-        this.#pointerTo(snapshot),
-      );
-      const indexes = pointers.map((pointer) => `${directory(virtual, pointer)}${INDEX_PREFIX}`);
-      const locations = new Set([
-        ...pointers.map((pointer) => objectKey(virtual, pointer, 'locations')),
-        ...pointers[0]!.olderLocations.map(({ key }) => key),
-      ]);
-      for await (const { key } of this.#objects.list(`virtuals/${virtual}/`)) {
-        const isKept = locations.has(key) || indexes.some((index) => key.startsWith(index));
-        if (!isKept) await this.#objects.remove(key);
+      const named = keysOf(virtual, pointer);
+      const seen = new Set<string>();
+      const now = this.#clock.monotonicMs();
+      for await (const { key } of this.#objects.list(prefix)) {
+        if (named.has(key)) continue;
+        const since = this.#unnamed.get(key) ?? now;
+        if (now - since >= GRACE_MS) {
+          await this.#objects.remove(key);
+          continue;
+        }
+        seen.add(key);
+        this.#unnamed.set(key, since);
+      }
+      for (const key of this.#unnamed.keys()) {
+        if (key.startsWith(prefix) && !seen.has(key)) this.#unnamed.delete(key);
       }
     } catch (error) {
       this.#logger.warn(
@@ -369,29 +465,6 @@ export class SnapshotStore {
     }
   }
 
-  /** What the pointer to a snapshot says. */
-  #pointerTo(snapshot: Snapshot): Pointer {
-    const { revision, publishedAt, refreshedAt, expiresAt, charts, versions, lines, conflicts } =
-      snapshot;
-    return {
-      revision,
-      publishedAt,
-      refreshedAt,
-      expiresAt,
-      charts,
-      versions,
-      lines,
-      conflicts,
-      digests: {
-        yaml: revision,
-        json: snapshot.json.digest,
-        locations: snapshot.locationsDigest,
-        ...compressedDigests(snapshot),
-      },
-      olderLocations: snapshot.olderLocations.flatMap((part) => this.#memory.storedAs(part) ?? []),
-    };
-  }
-
   /** Ends the work that nobody waits for. Idempotent. */
   async close(): Promise<void> {
     this.#garbage.close();
@@ -399,131 +472,64 @@ export class SnapshotStore {
   }
 }
 
+function refreshKey(virtual: string): string {
+  return `refresh:${virtual}`;
+}
+
 function abandoned(): AppError {
   return new AppError('aborted', 'compressing was abandoned');
 }
 
-function stateKey(virtual: string): string {
-  return `virtual:${virtual}`;
-}
-
-/** How much of a digest tells one content from another of the same revision. */
-const NAME_DIGITS = 16;
-const INDEX_PREFIX = 'index.';
-
-/** Named by the variants, so that a key never stands for two contents. */
-function directory(virtual: string, { revision, digests }: Pointer): string {
-  return `virtuals/${virtual}/${revision}-${digests.json.slice(0, NAME_DIGITS)}/`;
-}
-
-function objectKey(virtual: string, pointer: Pointer, name: PartName): string {
-  const fileNames: Readonly<Record<PartName, string>> = {
-    yaml: `${INDEX_PREFIX}yaml`,
-    yamlGzip: `${INDEX_PREFIX}yaml.gz`,
-    json: `${INDEX_PREFIX}json`,
-    jsonGzip: `${INDEX_PREFIX}json.gz`,
-    // They change where the variants do not.
-    locations: `locations-${pointer.digests.locations.slice(0, NAME_DIGITS)}`,
-  };
-  return `${directory(virtual, pointer)}${fileNames[name]}`;
-}
-
-function compressedParts({ yaml, json }: Snapshot): CompressedParts {
+/** The parts of a snapshot that are there. */
+function partsOf({
+  yaml,
+  json,
+  locations,
+}: Snapshot): Partial<Record<PartName, SnapshotPart>> & PerPart<SnapshotPart> {
   return {
+    yaml: yaml.identity,
+    json: json.identity,
+    locations,
     ...(yaml.gzip === null ? {} : { yamlGzip: yaml.gzip }),
     ...(json.gzip === null ? {} : { jsonGzip: json.gzip }),
   };
 }
 
-function compressedDigests(snapshot: Snapshot): Partial<Record<CompressedName, string>> {
-  const parts = Object.entries(compressedParts(snapshot));
-  return Object.fromEntries(parts.map(([name, { digest }]) => [name, digest]));
-}
-
-function sizeOf(snapshot: Snapshot): number {
-  const { yaml, json, locations } = snapshot;
-  const parts = [yaml.identity, json.identity, locations];
-  return [...parts, ...Object.values(compressedParts(snapshot))].reduce(
-    (sum, { byteLength }) => sum + byteLength,
-    0,
-  );
+function mapParts<Value, Result>(
+  parts: Readonly<Partial<Record<PartName, Value>>>,
+  map: (value: Value) => Result,
+): Partial<Record<PartName, Result>> {
+  const entries = Object.entries(parts) as [PartName, Value][];
+  return Object.fromEntries(entries.map(([name, value]) => [name, map(value)]));
 }
 
 function toSnapshot(
   virtual: string,
-  { digests, ...facts }: Pointer,
-  parts: Readonly<Record<RequiredName, SnapshotPart>> &
-    CompressedParts &
-    Pick<Snapshot, 'olderLocations'>,
+  pointer: Pointer,
+  parts: PerPart<SnapshotPart>,
+  older: readonly SnapshotPart[],
 ): Snapshot {
   const variantOf = (identity: SnapshotPart, gzip: SnapshotPart | undefined): SnapshotVariant => ({
     identity,
     gzip: gzip ?? null,
     digest: identity.digest,
   });
+  const { digests, sizes } = pointer;
+  const isThere = (name: PartName): boolean => parts[name] !== undefined;
   return {
+    ...pointer,
+    // What was named and is not there any more is not named any more either.
+    digests: pick(digests, isThere),
+    sizes: pick(sizes, isThere),
     virtual,
-    ...facts,
     yaml: variantOf(parts.yaml, parts.yamlGzip),
     json: variantOf(parts.json, parts.jsonGzip),
     locations: parts.locations,
-    locationsDigest: digests.locations,
-    olderLocations: parts.olderLocations,
+    olderLocations: older,
   };
 }
 
-function namesTheSame(a: Pointer, b: Pointer): boolean {
-  return REQUIRED.every((name) => a.digests[name] === b.digests[name]);
-}
-
-function asDocument(pointer: Pointer): JsonValue {
-  return {
-    ...pointer,
-    digests: { ...pointer.digests },
-    olderLocations: pointer.olderLocations.map((stored) => ({ ...stored })),
-  };
-}
-
-const NUMBERS = [
-  'publishedAt',
-  'refreshedAt',
-  'expiresAt',
-  'charts',
-  'versions',
-  'lines',
-  'conflicts',
-] as const;
-
-function isDigest(digest: JsonValue | undefined): digest is string {
-  return typeof digest === 'string' && /^[0-9a-f]{64}$/.test(digest);
-}
-
-function asRecord(value: JsonValue | undefined): Readonly<Record<string, JsonValue>> | null {
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) return null;
-  return value as Readonly<Record<string, JsonValue>>;
-}
-
-function parsePointer(value: JsonValue | undefined, virtual: string): Pointer | null {
-  const document = asRecord(value);
-  if (document === null) return null;
-  if (!NUMBERS.every((name) => typeof document[name] === 'number')) return null;
-  const digests = asRecord(document.digests) ?? {};
-  if (!REQUIRED.every((name) => isDigest(digests[name]))) return null;
-  if (!COMPRESSED.every((name) => digests[name] === undefined || isDigest(digests[name]))) {
-    return null;
-  }
-  if (document.revision !== digests.yaml) return null;
-  const olderLocations = parseStoredParts(document.olderLocations, virtual);
-  return { ...(document as unknown as Pointer), olderLocations };
-}
-
-/** What can be understood of them: a snapshot is served without them as well. */
-function parseStoredParts(value: JsonValue | undefined, virtual: string): readonly StoredPart[] {
-  if (!Array.isArray(value)) return [];
-  return value.flatMap((item: JsonValue) => {
-    const { key, digest, byteLength } = asRecord(item) ?? {};
-    if (typeof key !== 'string' || !key.startsWith(`virtuals/${virtual}/`)) return [];
-    if (!isDigest(digest) || !Number.isSafeInteger(byteLength)) return [];
-    return [{ key, digest, byteLength: byteLength as number }];
-  });
+function pick<Value>(parts: PerPart<Value>, isWanted: (name: PartName) => boolean): PerPart<Value> {
+  const entries = Object.entries(parts) as [PartName, Value][];
+  return Object.fromEntries(entries.filter(([name]) => isWanted(name))) as PerPart<Value>;
 }

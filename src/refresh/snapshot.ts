@@ -1,8 +1,12 @@
 /** What is published: the state that every request is answered from. */
 import type { Readable } from 'node:stream';
 import type { SharedBytes } from '../helm/model.ts';
+import type { Pointer } from './revision-pointer.ts';
 
-/** Bytes of a snapshot: always in the object store, and in memory as long as there is room. */
+/**
+ * Bytes of a snapshot: in the object store, and in memory as long as there is room. As long as the store
+ * could not be written to, they are in memory in any case.
+ */
 export interface SnapshotPart {
   readonly byteLength: number;
   /** SHA-256, lower-case hex. */
@@ -33,30 +37,18 @@ export interface SnapshotVariant {
 }
 
 /** A published revision of one virtual repository; immutable, swapped as a whole. */
-export interface Snapshot {
+export interface Snapshot extends Pointer {
   readonly virtual: string;
-  /** SHA-256 of the YAML. */
-  readonly revision: string;
   readonly yaml: SnapshotVariant;
   readonly json: SnapshotVariant;
   /** The table that `findLocation` of `helm/locations.ts` reads. */
   readonly locations: SnapshotPart;
-  readonly locationsDigest: string;
   /**
    * Tables that were published before, newest first, each with other content: for clients that hold an
    * older index. They are not read before somebody asks. Where the store has lost one, `load` fails,
    * and it is as if it were not there.
    */
   readonly olderLocations: readonly SnapshotPart[];
-  /** When this revision was first published, in ms since the epoch. */
-  readonly publishedAt: number;
-  /** When a refresh last confirmed it, in ms since the epoch. */
-  readonly refreshedAt: number;
-  readonly expiresAt: number;
-  readonly charts: number;
-  readonly versions: number;
-  readonly lines: number;
-  readonly conflicts: number;
 }
 
 export type RefreshOutcome = 'published' | 'unchanged' | 'failed';
@@ -87,11 +79,35 @@ export interface RefreshResult {
   readonly error: { readonly code: string; readonly message: string } | null;
 }
 
+/** A revision that is kept, as it is told. Times are ISO 8601. */
+export interface RevisionStatus {
+  /** SHA-256 of the YAML. */
+  readonly revision: string;
+  readonly publishedAt: string;
+  readonly charts: number;
+  readonly versions: number;
+  readonly conflicts: number;
+  readonly bytes: number;
+  /** Whether it is what is served now. */
+  readonly served: boolean;
+}
+
+/** An operator has rolled back: this revision is served until it is released. */
+export interface RollbackHold {
+  readonly revision: string;
+  /** ISO 8601. */
+  readonly since: string;
+}
+
 /** One virtual repository, as `/api/v1/status` tells it. */
 export interface VirtualStatus {
   readonly name: string;
   readonly state: 'warm' | 'stale' | 'cold';
   readonly revision: string | null;
+  /** Whether the stores have what is served; if not, it is written as soon as they can be reached. */
+  readonly stored: boolean;
+  /** Null where refreshes publish what they find. */
+  readonly held: RollbackHold | null;
   readonly refreshedAt: string | null;
   readonly expiresAt: string | null;
   readonly nextRefreshAt: string | null;
@@ -119,6 +135,20 @@ export interface VirtualRepository {
    * @throws AppError `not-ready` where nothing can be served in time, `no-members`.
    */
   acquire(): Promise<{ readonly snapshot: Snapshot; readonly source: 'cache' | 'rebuild' }>;
+  /** The kept revisions, newest first; what is served is among them. */
+  revisions(): readonly RevisionStatus[];
+  /**
+   * A kept revision, to be served as it was. Null where none of that name is kept.
+   * @throws AppError `not-ready` where nothing is published at all.
+   */
+  openRevision(revision: string): Snapshot | null;
+  /**
+   * Publishes a kept revision again, on every replica; refreshes publish nothing until `release`.
+   * @throws AppError `not-found` where it is not kept; `store-failed`, `superseded`, `closed`.
+   */
+  rollback(revision: string): Promise<RollbackHold>;
+  /** Ends a rollback, and refreshes. Does nothing but refresh where there is none. */
+  release(): Promise<RefreshResult>;
   /** Starts a refresh, or joins the running one. `force`: ask upstreams even if not yet due. */
   refresh(options: { readonly force: boolean }): Promise<RefreshResult>;
   status(): VirtualStatus;

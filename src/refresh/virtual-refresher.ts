@@ -1,5 +1,5 @@
 /**
- * One virtual repository: what is published of it, and the one refresh that may be under way. Every
+ * One virtual repository: when it is refreshed, by which replica, and what requests get meanwhile. Every
  * answer comes from the published snapshot; a refresh replaces it as a whole or not at all.
  */
 import type { Clock } from '../clock.ts';
@@ -7,23 +7,33 @@ import { AppError, toAppError } from '../errors.ts';
 import type { PreparedMember, RankedMember, UrlPolicy } from '../helm/model.ts';
 import type { Logger } from '../logger.ts';
 import type { Metrics } from '../metrics.ts';
+import type { JsonValue } from '../storage/state-store.ts';
 import type { IndexEngine } from './index-engine.ts';
 import type { MemberCache, MemberOutcome } from './member-cache.ts';
 import type { Claim, RefreshQueue } from './refresh-queue.ts';
+import type { Lease, Replicas } from './replicas.ts';
+import { isSameContent } from './revision-pointer.ts';
 import { Schedule } from './schedule.ts';
 import type {
   MemberStatus,
   RefreshResult,
+  RevisionStatus,
+  RollbackHold,
   Snapshot,
   VirtualRepository,
   VirtualStatus,
 } from './snapshot.ts';
-import type { CompressedParts, SnapshotStore } from './snapshot-store.ts';
+import type { SnapshotStore } from './snapshot-store.ts';
+import { VirtualPublisher } from './virtual-publisher.ts';
 
 /** A refresh starts when this share of the shortest member TTL has passed. */
 const REFRESH_SHARE = 0.9;
 /** Where nothing could be served, a request does not start another rebuild before so long. */
 const RETRY_AFTER_FAILURE_MS = 5000;
+/** Who waits for another replica looks again after so long at the latest. */
+const LOOK_AGAIN_MS = 1000;
+/** The share of the interval for which the others leave a replica to refresh when it is due. */
+const GRACE = 0.05;
 
 export interface VirtualRefresherOptions {
   readonly name: string;
@@ -31,11 +41,14 @@ export interface VirtualRefresherOptions {
   /** The shortest TTL of the members. */
   readonly ttlMs: number;
   readonly urls: UrlPolicy;
+  /** Another one after each change of the configuration that the index depends on. */
+  readonly configDigest: string;
   readonly backgroundRefresh: boolean;
   /** How long a request may wait for a rebuild. */
   readonly rebuildTimeoutMs: number;
   readonly cache: MemberCache;
   readonly store: SnapshotStore;
+  readonly replicas: Replicas;
   /** Where virtual repositories wait to be merged; where it is left out, none of them waits. */
   readonly queue?: RefreshQueue;
   readonly engine: IndexEngine;
@@ -57,7 +70,7 @@ export class VirtualRefresher implements VirtualRepository {
   readonly proxyCharts: boolean;
   readonly #options: VirtualRefresherOptions;
   readonly #schedule: Schedule;
-  #snapshot: Snapshot | null = null;
+  readonly #publisher: VirtualPublisher;
   #running: { readonly result: Promise<RefreshResult>; readonly isForced: boolean } | null = null;
   /** The forced refresh that follows the running one. */
   #following: Promise<RefreshResult> | null = null;
@@ -65,17 +78,18 @@ export class VirtualRefresher implements VirtualRepository {
   /** When the last refresh failed, by the monotonic clock; null where it did not. */
   #failedMs: number | null = null;
   #memberStatuses: readonly MemberStatus[];
-  /** What the published snapshot was merged from, to see that nothing has changed. */
-  #published: { readonly prepared: readonly (PreparedMember | null)[] } | null = null;
-  /** A publish failed: the stores may hold another revision than the one that is served. */
-  #isPointerUnsure = false;
+  /** What we have merged last, and what of, to see that nothing has changed. */
+  #merged: {
+    readonly prepared: readonly (PreparedMember | null)[];
+    readonly of: Pick<Snapshot, 'digests'>;
+  } | null = null;
+  /** The stores name what they do not have: it has to be made anew, whatever has changed. */
+  #isLost = false;
+  /** Whether the last refresh could not ask who else refreshes. */
+  #isAlone = false;
   #inlineRebuild: Promise<RefreshResult> | null = null;
-  /** Ends the compressing of the published snapshot, where that is under way. */
-  #compressing: AbortController | null = null;
   /** What goes on when a refresh has ended; also what is abandoned and about to end. */
   readonly #background = new Set<Promise<void>>();
-  /** The revision whose compressing has failed, which is told once. */
-  #uncompressed: string | null = null;
   /** Whether an operator or a request waits for the refresh that is under way. */
   #isAwaited = false;
   readonly #closing = new AbortController();
@@ -87,13 +101,26 @@ export class VirtualRefresher implements VirtualRepository {
     this.proxyCharts = options.urls === 'proxied';
     this.#options = options;
     this.#memberStatuses = options.members.map(unknownMember);
+    this.#publisher = new VirtualPublisher({
+      ...options,
+      onSwapped: () => this.#tellServed(),
+      onAdopted: () => this.#inBackground(this.#learn()),
+      onLost: () => {
+        this.#isLost = true;
+        // It only rejects where we close meanwhile.
+        if (!this.#isClosed) this.refresh({ force: false }).catch(() => {});
+      },
+    });
+    options.replicas.join(this.name, {
+      stage: (pointer) => this.#publisher.stage(pointer),
+      look: () => this.#publisher.look(),
+      learn: () => this.#learn(),
+    });
     this.#schedule = new Schedule({
       intervalMs: this.#intervalMs,
       clock: options.clock,
       random: options.random,
-      run: async () => {
-        await this.refresh({ force: false });
-      },
+      run: () => this.#refreshWhereDue(),
     });
   }
 
@@ -105,32 +132,46 @@ export class VirtualRefresher implements VirtualRepository {
     return this.#options.ttlMs * REFRESH_SHARE;
   }
 
-  /** Loads what was published before, so that it is served before any upstream answers. */
-  async load(): Promise<void> {
-    const { store, logger, name } = this.#options;
+  get #snapshot(): Snapshot | null {
+    return this.#publisher.snapshot;
+  }
+
+  /**
+   * Loads what was published before, so that it is served before any upstream answers. Resolves with why
+   * the stores could not be asked, or with null.
+   */
+  async load(): Promise<AppError | null> {
+    const { logger, name } = this.#options;
+    let failure: AppError | null = null;
     try {
-      const snapshot = await store.load(name);
-      if (snapshot === null) return;
-      this.#swap(snapshot);
-      this.#options.onPublished?.(snapshot);
-      if (!isCompressed(snapshot)) this.#complete(snapshot);
-      logger.info(
-        { virtual: name, revision: snapshot.revision, versions: snapshot.versions },
-        'snapshot loaded',
-      );
+      await this.#publisher.lookNow();
     } catch (error) {
-      logger.warn(
-        { virtual: name, err: toAppError(error).message },
-        'snapshot could not be loaded',
-      );
+      failure = toAppError(error);
+      logger.warn({ virtual: name, err: failure.message }, 'snapshot could not be loaded');
     }
+    const snapshot = this.#snapshot;
+    if (snapshot !== null) {
+      this.#options.onPublished?.(snapshot);
+      this.#inBackground(this.#publisher.compress());
+    }
+    return failure;
   }
 
   /** Warms the repository and begins its schedule, where it has one. Does not wait. Idempotent. */
   start(): void {
     if (!this.backgroundRefresh || this.#isClosed) return;
     this.#schedule.start();
-    void this.refresh({ force: false });
+    const snapshot = this.#snapshot;
+    if (snapshot !== null && snapshot.configDigest !== this.#options.configDigest) {
+      // It was made by another configuration. Only a start is a change of it: while some replicas have it
+      // and others do not yet, they must not take turns.
+      this.refresh({ force: false }).catch(() => {});
+      return;
+    }
+    // What another replica has refreshed is not due here.
+    void this.#refreshWhereDue().then((waitMs) => {
+      if (waitMs !== null) this.#schedule.retryAfter(waitMs);
+    });
   }
 
   current(): Snapshot | null {
@@ -202,20 +243,62 @@ export class VirtualRefresher implements VirtualRepository {
     );
   }
 
-  refresh({ force }: { readonly force: boolean }): Promise<RefreshResult> {
-    if (this.#isClosed) {
-      return Promise.reject(new AppError('closed', 'the server is shutting down'));
+  /**
+   * A refresh that nobody waits for: where another replica refreshes, or has just done so, it is left to it.
+   * Resolves with the ms after which it should be asked again in that case, else with null.
+   */
+  #refreshWhereDue(): Promise<number | null> {
+    const refreshed = this.#refreshUnlessLeased();
+    // A lease that was asked for is given back before we have closed.
+    this.#inBackground(refreshed.then(() => {}));
+    return refreshed;
+  }
+
+  async #refreshUnlessLeased(): Promise<number | null> {
+    if (this.#isClosed) return null;
+    if (this.#running !== null) {
+      await this.#running.result.catch(() => {});
+      return null;
     }
+    // Where nothing is served, what another one leaves at rest has been lost.
+    const lease = await this.#tryToLease(this.#snapshot === null);
+    if (typeof lease === 'number') {
+      await this.#publisher.look();
+      // Nothing is served here, and what the other one publishes is on its way.
+      return this.#snapshot === null ? Math.min(lease, LOOK_AGAIN_MS) : lease;
+    }
+    if (this.#isClosed || this.#running !== null) {
+      await lease?.end({ restMs: 0 });
+      return null;
+    }
+    await this.#run(false, lease);
+    return null;
+  }
+
+  /** The lease; null where nobody can be asked, so that we refresh alone; or for how many ms somebody has it. */
+  async #tryToLease(isUrgent: boolean): Promise<Lease | number | null> {
+    const { replicas, logger, name } = this.#options;
+    try {
+      const lease = await replicas.takeLease(name, { isUrgent });
+      if (this.#isAlone) logger.info({ virtual: name }, 'refreshing with the others again');
+      this.#isAlone = false;
+      return lease;
+    } catch (error) {
+      const { code, message } = toAppError(error);
+      if (code === 'closed') return null;
+      if (!this.#isAlone) {
+        logger.warn({ virtual: name, code, err: message }, 'refreshing alone, state store failed');
+      }
+      this.#isAlone = true;
+      return null;
+    }
+  }
+
+  refresh({ force }: { readonly force: boolean }): Promise<RefreshResult> {
+    if (this.#isClosed) return Promise.reject(closed());
     if (force) this.#expect();
     const running = this.#running;
-    if (running === null) {
-      const result = this.#refresh(force).finally(() => {
-        this.#running = null;
-        this.#isAwaited = false;
-      });
-      this.#running = { result, isForced: force };
-      return result;
-    }
+    if (running === null) return this.#run(force, undefined);
     if (!force || running.isForced) return running.result;
     // What is under way leaves out the members that are not due yet: one more refresh asks them all.
     this.#following ??= running.result.then(() => {
@@ -223,6 +306,60 @@ export class VirtualRefresher implements VirtualRepository {
       return this.refresh({ force: true });
     });
     return this.#following;
+  }
+
+  /** Runs the one refresh, under a lease that is there already or taken first. */
+  #run(force: boolean, lease: Lease | null | undefined): Promise<RefreshResult> {
+    const result = this.#refreshUnderLease(force, lease).finally(() => {
+      this.#running = null;
+      this.#isAwaited = false;
+    });
+    this.#running = { result, isForced: force };
+    return result;
+  }
+
+  async #refreshUnderLease(
+    force: boolean,
+    given: Lease | null | undefined,
+  ): Promise<RefreshResult> {
+    const lease = given === undefined ? await this.#waitForLease(force) : given;
+    if (lease === 'served') return this.#leftToAnother();
+    const result = await this.#refresh(force);
+    // Who failed leaves it to others at once.
+    const restMs = result.outcome === 'failed' ? 0 : this.#restMs();
+    if (lease !== null) this.#inBackground(lease.end({ restMs }));
+    return result;
+  }
+
+  /** Until when the others need not refresh: until we should have. */
+  #restMs(): number {
+    const dueMs = this.#schedule.untilDueMs();
+    return dueMs === null ? 0 : Math.ceil(dueMs + GRACE * this.#intervalMs);
+  }
+
+  /** Waits while another replica refreshes; `served` where what it published is all that was wanted. */
+  async #waitForLease(force: boolean): Promise<Lease | null | 'served'> {
+    const { replicas } = this.#options;
+    const wasServing = this.#snapshot !== null;
+    for (;;) {
+      const lease = await this.#tryToLease(true);
+      if (typeof lease !== 'number') return lease;
+      await replicas.whenMoved(Math.min(lease, LOOK_AGAIN_MS), this.#closing.signal);
+      if (this.#isClosed) throw closed();
+      await this.#publisher.look();
+      if (!force && !wasServing && this.#snapshot !== null) return 'served';
+    }
+  }
+
+  #leftToAnother(): RefreshResult {
+    return {
+      outcome: 'unchanged',
+      revision: this.#snapshot?.revision ?? null,
+      durationMs: 0,
+      phases: { fetchMs: 0, mergeMs: 0, storeMs: 0 },
+      members: this.#memberStatuses,
+      error: null,
+    };
   }
 
   /** Somebody waits for the refresh that is under way or about to start. */
@@ -246,11 +383,21 @@ export class VirtualRefresher implements VirtualRepository {
     let error: AppError | null = null;
     let members: readonly MemberOutcome[] = [];
     try {
+      // What another replica has published since is what this one has to go on from.
+      await this.#publisher.look();
+      const { term } = this.#publisher;
       members = await this.#fetchMembers(force, phases);
       this.#memberStatuses = members.map(memberStatus);
-      outcome = await this.#publish(members, phases);
+      outcome = await this.#publish(members, { phases, term });
+      await this.#publisher.removeOld();
     } catch (cause) {
       error = toAppError(cause);
+      if (error.code === 'superseded') {
+        await this.#publisher.look();
+        this.#options.logger.warn({ virtual: name, err: error.message }, 'refresh superseded');
+        outcome = 'unchanged';
+        error = null;
+      }
     }
     const result: RefreshResult = {
       outcome,
@@ -278,12 +425,44 @@ export class VirtualRefresher implements VirtualRepository {
       });
     }
     this.#log(result, members, error);
-    const snapshot = this.#snapshot;
-    // Also what an earlier refresh could not complete; and what this one has left is collected then.
-    if (snapshot !== null && (outcome === 'published' || !isCompressed(snapshot))) {
-      this.#complete(snapshot);
-    }
+    // Also what an earlier refresh could not compress; and what this one has left is collected then.
+    this.#inBackground(this.#publisher.compress());
+    this.#inBackground(this.#note(result, clock.now()));
     return result;
+  }
+
+  /** Notes how a refresh went, so that each replica can tell. A store that fails costs that. */
+  async #note(result: RefreshResult, finishedAt: number): Promise<void> {
+    const { store, replicas, name } = this.#options;
+    // A refresh that shutting down has cut off says nothing.
+    if (this.#isClosed) return;
+    try {
+      await store.noteRefresh(name, JSON.parse(JSON.stringify({ ...result, finishedAt })));
+      replicas.tellRefreshed(name);
+    } catch {
+      // Each replica tells what it knows.
+    }
+  }
+
+  /** Takes over what another replica has noted of its last refresh. */
+  async #learn(): Promise<void> {
+    const { store, metrics, name } = this.#options;
+    try {
+      const noted = parseNoted(await store.readRefresh(name), this.members);
+      if (noted === null || this.#running !== null) return;
+      const { finishedAt, ...result } = noted;
+      this.#lastResult = result;
+      this.#memberStatuses = result.members;
+      if (result.outcome !== 'failed') {
+        metrics.refreshLearnt({ virtual: name, durationMs: result.durationMs, finishedAt });
+      }
+      for (const { name: member, fetchedAt, leftOut } of result.members) {
+        const lastSuccessAt = fetchedAt === null ? null : Date.parse(fetchedAt);
+        metrics.memberUsed({ virtual: name, member, lastSuccessAt, leftOut });
+      }
+    } catch {
+      // Nobody misses it for long.
+    }
   }
 
   async #fetchMembers(
@@ -303,7 +482,10 @@ export class VirtualRefresher implements VirtualRepository {
 
   async #publish(
     members: readonly MemberOutcome[],
-    phases: { mergeMs: number; storeMs: number },
+    {
+      phases,
+      term,
+    }: { readonly phases: { mergeMs: number; storeMs: number }; readonly term: number },
   ): Promise<'published' | 'unchanged'> {
     const { queue, clock, name } = this.#options;
     const usable = members.flatMap(({ name: member, prepared }) =>
@@ -312,21 +494,37 @@ export class VirtualRefresher implements VirtualRepository {
     if (usable.length === 0) {
       throw new AppError('no-members', 'no member could be used', { retryable: true });
     }
-    if (this.#snapshot !== null && members.every(({ error }) => error !== null)) {
+    const snapshot = this.#snapshot;
+    if (snapshot !== null && members.every(({ error }) => error !== null)) {
       throw new AppError('no-members', 'no member gave a usable answer', { retryable: true });
     }
     const refreshedAt = clock.now();
-    const times = { refreshedAt, expiresAt: refreshedAt + this.#options.ttlMs };
+    const { ttlMs, configDigest } = this.#options;
+    const facts = { refreshedAt, expiresAt: refreshedAt + ttlMs, term, configDigest };
     const prepared = members.map((member) => member.prepared);
+    const madeOf = Object.fromEntries(
+      members.flatMap(({ name: member, prepared, fetchedAt }) =>
+        prepared === null || fetchedAt === null
+          ? []
+          : [[member, { digest: prepared.digest, fetchedAt }]],
+      ),
+    );
+    const isHeld = snapshot !== null && snapshot.heldSince !== null;
     const isSame =
-      this.#snapshot !== null &&
-      this.#published !== null &&
-      prepared.every((member, rank) => member === this.#published?.prepared[rank]);
-    if (isSame) {
-      this.#confirm(times);
+      snapshot !== null &&
+      this.#merged !== null &&
+      isSameContent(snapshot, this.#merged.of) &&
+      prepared.every((member, rank) => member === this.#merged?.prepared[rank]) &&
+      !this.#isLost &&
+      !(await this.#publisher.isDamaged());
+    if (isHeld || isSame) {
+      // What is held was made by whatever configuration there was.
+      const by = isHeld ? snapshot.configDigest : configDigest;
+      await this.#publisher.confirm({ ...facts, configDigest: by });
       return 'unchanged';
     }
-    const merge = () => this.#merge({ usable, prepared, times }, phases);
+    if (snapshot !== null) throwIfLess(snapshot, members);
+    const merge = () => this.#merge({ usable, prepared, facts: { ...facts, madeOf } }, phases);
     return queue === undefined ? merge() : queue.run({ name, ...this.#claim() }, merge);
   }
 
@@ -335,55 +533,48 @@ export class VirtualRefresher implements VirtualRepository {
     from: {
       readonly usable: readonly RankedMember[];
       readonly prepared: readonly (PreparedMember | null)[];
-      readonly times: { readonly refreshedAt: number; readonly expiresAt: number };
+      readonly facts: Parameters<VirtualPublisher['publish']>[1];
     },
     phases: { mergeMs: number; storeMs: number },
   ): Promise<'published' | 'unchanged'> {
-    const { engine, store, clock, name, urls } = this.#options;
-    const { usable, prepared, times } = from;
+    const { engine, clock, urls } = this.#options;
+    const { usable, prepared, facts } = from;
     const mergeStartedMs = clock.monotonicMs();
     const input = { members: usable, urls };
     const [index, locations] = await Promise.all([
       engine.mergeYaml(input),
       engine.mergeLocations(input),
     ]);
-    const isSameIndex = this.#snapshot?.revision === index.revision;
-    const isSamePlace = this.#snapshot?.locationsDigest === locations.locationsDigest;
-    if (!this.#isPointerUnsure && isSameIndex && isSamePlace) {
+    const previous = this.#snapshot;
+    const isSameIndex = previous?.revision === index.revision;
+    const isSamePlace = previous?.locations.digest === locations.locationsDigest;
+    const isWhole = !this.#isLost && !(isSameIndex && (await this.#publisher.isDamaged()));
+    if (previous !== null && isWhole && isSameIndex && isSamePlace) {
       phases.mergeMs = Math.round(clock.monotonicMs() - mergeStartedMs);
-      this.#published = { prepared };
-      this.#confirm(times);
+      this.#merged = { prepared, of: previous };
+      await this.#publisher.confirm(facts);
       return 'unchanged';
     }
-    // What is being compressed is about to be replaced.
-    this.#abandonCompressing();
-    const previous = this.#snapshot;
+    const areVariantsStored = isSameIndex && isWhole && this.#publisher.isStored;
     const variants =
-      isSameIndex && previous !== null && (await store.isStored(previous))
+      previous !== null && areVariantsStored
         ? { variantsOf: previous }
         : await engine.mergeJson(input);
-    const merged = { ...index, ...locations, ...variants };
     const storeStartedMs = clock.monotonicMs();
     phases.mergeMs = Math.round(storeStartedMs - mergeStartedMs);
-    this.#isPointerUnsure = true;
-    const snapshot = await store.publish(merged, { virtual: name, previous, ...times });
-    this.#isPointerUnsure = false;
+    const merged = { ...index, ...locations, ...variants };
+    const snapshot = await this.#publisher.publish(merged, facts);
     phases.storeMs = Math.round(clock.monotonicMs() - storeStartedMs);
-    this.#published = { prepared };
-    this.#swap(snapshot);
+    this.#merged = { prepared, of: snapshot };
+    this.#isLost = false;
     this.#options.onPublished?.(snapshot);
     if (previous !== null) this.#compare(previous, snapshot);
-    await store.removeOld(snapshot, previous);
     return 'published';
   }
 
-  /** Nothing has changed; what is compressed may have been added while that was found out. */
-  #confirm(times: { readonly refreshedAt: number; readonly expiresAt: number }): void {
-    if (this.#snapshot !== null) this.#swap({ ...this.#snapshot, ...times });
-  }
-
-  #swap(snapshot: Snapshot): void {
-    this.#snapshot = snapshot;
+  #tellServed(): void {
+    const snapshot = this.#snapshot;
+    if (snapshot === null) return;
     this.#options.metrics.published({
       virtual: this.name,
       expiresAt: snapshot.expiresAt,
@@ -391,16 +582,21 @@ export class VirtualRefresher implements VirtualRepository {
       charts: snapshot.charts,
       versions: snapshot.versions,
       conflicts: snapshot.conflicts,
+      isStored: this.#publisher.isStored,
+      isHeld: snapshot.heldSince !== null,
     });
   }
 
   /** Tells which chart versions came to have other content. Does not wait. */
   #compare(previous: Snapshot, published: Snapshot): void {
-    if (previous.locationsDigest === published.locationsDigest) return;
-    const work = this.#tellRepublished(previous, published).finally(() =>
-      this.#background.delete(work),
-    );
-    this.#background.add(work);
+    if (previous.locations.digest === published.locations.digest) return;
+    this.#inBackground(this.#tellRepublished(previous, published));
+  }
+
+  /** Goes on when a refresh has ended. `work` never rejects. */
+  #inBackground(work: Promise<void>): void {
+    const tracked = work.finally(() => this.#background.delete(tracked));
+    this.#background.add(tracked);
   }
 
   async #tellRepublished(previous: Snapshot, published: Snapshot): Promise<void> {
@@ -418,40 +614,6 @@ export class VirtualRefresher implements VirtualRepository {
       const { code, message } = toAppError(error);
       logger.warn({ virtual: name, code, err: message }, 'snapshots not compared');
     }
-  }
-
-  /** Has the published snapshot compressed, unless that is under way. Does not wait. */
-  #complete(snapshot: Snapshot): void {
-    if (this.#isClosed || this.#compressing !== null) return;
-    const stop = new AbortController();
-    this.#compressing = stop;
-    const work = this.#compress(snapshot, stop.signal).finally(() => {
-      if (this.#compressing === stop) this.#compressing = null;
-      this.#background.delete(work);
-    });
-    this.#background.add(work);
-  }
-
-  async #compress(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
-    const { store, logger, name } = this.#options;
-    const { revision } = snapshot;
-    try {
-      const parts = await store.complete(snapshot, { signal });
-      const current = this.#snapshot;
-      if (parts === null || current === null || signal.aborted) return;
-      this.#swap(withCompressed(current, parts));
-      logger.debug({ virtual: name, revision }, 'snapshot compressed');
-    } catch (error) {
-      if (signal.aborted || this.#uncompressed === revision) return;
-      this.#uncompressed = revision;
-      const { code, message } = toAppError(error);
-      logger.warn({ virtual: name, revision, code, err: message }, 'snapshot not compressed');
-    }
-  }
-
-  #abandonCompressing(): void {
-    this.#compressing?.abort();
-    this.#compressing = null;
   }
 
   #log(result: RefreshResult, members: readonly MemberOutcome[], error: AppError | null): void {
@@ -482,6 +644,8 @@ export class VirtualRefresher implements VirtualRepository {
       name: this.name,
       state: snapshot === null ? 'cold' : snapshot.expiresAt <= now ? 'stale' : 'warm',
       revision: snapshot?.revision ?? null,
+      stored: this.#publisher.isStored,
+      held: snapshot === null ? null : holdOf(snapshot),
       refreshedAt: isoTime(snapshot?.refreshedAt ?? null),
       expiresAt: isoTime(snapshot?.expiresAt ?? null),
       nextRefreshAt: isoTime(this.#schedule.nextAt),
@@ -503,10 +667,60 @@ export class VirtualRefresher implements VirtualRepository {
     };
   }
 
+  revisions(): readonly RevisionStatus[] {
+    const snapshot = this.#snapshot;
+    if (snapshot === null) return [];
+    return [snapshot, ...snapshot.history]
+      .filter(
+        ({ revision }, index, all) => all.findIndex((one) => one.revision === revision) === index,
+      )
+      .map(({ revision, publishedAt, charts, versions, conflicts, sizes }) => ({
+        revision,
+        publishedAt: new Date(publishedAt).toISOString(),
+        charts,
+        versions,
+        conflicts,
+        bytes: sizes.yaml,
+        served: revision === snapshot.revision,
+      }));
+  }
+
+  openRevision(revision: string): Snapshot | null {
+    if (this.#snapshot === null) throw this.#notReady();
+    return this.#publisher.openRevision(revision);
+  }
+
+  async rollback(revision: string): Promise<RollbackHold> {
+    const { clock, logger, name, ttlMs } = this.#options;
+    this.#throwIfClosed();
+    const now = clock.now();
+    const snapshot = await this.#publisher.rollback(revision, {
+      refreshedAt: now,
+      expiresAt: now + ttlMs,
+    });
+    logger.info({ virtual: name, revision }, 'rolled back, held until it is released');
+    this.#inBackground(this.#publisher.compress());
+    return holdOf(snapshot)!;
+  }
+
+  async release(): Promise<RefreshResult> {
+    const { logger, name } = this.#options;
+    this.#throwIfClosed();
+    const held = this.#snapshot?.heldSince ?? null;
+    await this.#publisher.release();
+    if (held !== null) logger.info({ virtual: name }, 'rollback released');
+    return await this.refresh({ force: true });
+  }
+
+  #throwIfClosed(): void {
+    if (this.#isClosed) throw closed();
+  }
+
   /** Resolves when no refresh is under way, and what is published is compressed or could not be. */
   async whenIdle(): Promise<void> {
     while (this.#running !== null || this.#background.size > 0) {
-      await Promise.all([this.#running?.result, ...this.#background]);
+      // One that waits for its lease rejects when we close.
+      await Promise.all([this.#running?.result.catch(() => {}), ...this.#background]);
     }
   }
 
@@ -517,22 +731,55 @@ export class VirtualRefresher implements VirtualRepository {
   async close(): Promise<void> {
     this.#closing.abort();
     this.#schedule.close();
-    this.#abandonCompressing();
+    this.#publisher.close();
     await this.whenIdle();
   }
 }
 
-function isCompressed({ yaml, json }: Snapshot): boolean {
-  return yaml.gzip !== null && json.gzip !== null;
+/**
+ * A replica that takes over may lack what is served of a member, and be unable to get it: from upstream, or
+ * from the stores. It must not publish less than there is.
+ * @throws AppError `no-members`.
+ */
+function throwIfLess({ madeOf }: Snapshot, members: readonly MemberOutcome[]): void {
+  const lacking = members.filter(({ name, prepared, fetchedAt, error }) => {
+    const served = madeOf[name];
+    if (error === null || served === undefined || prepared?.digest === served.digest) return false;
+    return prepared === null || (fetchedAt ?? 0) < served.fetchedAt;
+  });
+  if (lacking.length === 0) return;
+  const names = lacking.map(({ name }) => name).join(', ');
+  throw new AppError(
+    'no-members',
+    `nothing is published: ${names} failed, and what is served of it is not here; without it in the members of the config, the rest would be published`,
+    { retryable: true, details: { lacking: lacking.map(({ name }) => name) } },
+  );
 }
 
-function withCompressed(snapshot: Snapshot, parts: CompressedParts): Snapshot {
-  const { yaml, json } = snapshot;
-  return {
-    ...snapshot,
-    yaml: { ...yaml, gzip: parts.yamlGzip ?? yaml.gzip },
-    json: { ...json, gzip: parts.jsonGzip ?? json.gzip },
-  };
+/** What another replica has noted; null where that is of other members, or of another version of the program. */
+function parseNoted(
+  value: JsonValue,
+  members: readonly string[],
+): (RefreshResult & { readonly finishedAt: number }) | null {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) return null;
+  const noted = value as unknown as RefreshResult & { readonly finishedAt: number };
+  const isComplete =
+    typeof noted.finishedAt === 'number' &&
+    typeof noted.durationMs === 'number' &&
+    typeof noted.outcome === 'string' &&
+    typeof noted.phases === 'object' &&
+    Array.isArray(noted.members) &&
+    noted.members.length === members.length &&
+    noted.members.every((status, rank) => status?.name === members[rank]);
+  return isComplete ? noted : null;
+}
+
+function holdOf({ revision, heldSince }: Snapshot): RollbackHold | null {
+  return heldSince === null ? null : { revision, since: new Date(heldSince).toISOString() };
+}
+
+function closed(): AppError {
+  return new AppError('closed', 'the server is shutting down');
 }
 
 function isoTime(time: number | null): string | null {

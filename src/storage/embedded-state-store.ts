@@ -26,6 +26,7 @@ import { pathOfKey, walkKeys } from './key-tree.ts';
 import {
   encodeDocument,
   type JsonValue,
+  type LeaseClaim,
   MAX_DOCUMENT_BYTES,
   type StateEntry,
   type StateStore,
@@ -37,6 +38,9 @@ import {
  * meets one that is just being removed.
  */
 const KEPT_GENERATIONS = 4;
+
+/** Before the keys of the documents that are leases: no key begins with a dot, so `keys` never tells them. */
+const LEASES = '.leases/';
 
 /** How often a step is tried again after other processes were faster. Each time one of them got on. */
 const MAX_RACES = 1_000;
@@ -53,6 +57,15 @@ interface Generation {
   readonly value: JsonValue | undefined;
 }
 
+/** What the document of a lease says. */
+interface Lease {
+  readonly holder: string;
+  readonly isAtRest: boolean;
+  readonly ttlMs: number;
+  /** By the clock of the machine. */
+  readonly expiresAtMs: number;
+}
+
 /** The highest generation of a key, held fast, so that it can be told from a later one of that name. */
 interface Pinned extends Generation {
   /** Whether its file is still there. */
@@ -63,6 +76,9 @@ interface Pinned extends Generation {
 /**
  * Creates a state store in the directory `path`, which is made when it is first used. Then, too, what
  * a crashed process has left half-written is removed. The file system must know hard links.
+ *
+ * Leases are for the processes of this machine, by its clock, which all of them share. Nothing is
+ * announced: a process that wants to know what another one has changed looks.
  */
 export function createEmbeddedStateStore(options: {
   readonly path: string;
@@ -75,6 +91,7 @@ export function createEmbeddedStateStore(options: {
 class EmbeddedStateStore implements StateStore {
   readonly #files: AtomicFiles;
   readonly #logger: Logger;
+  readonly #clock: Pick<Clock, 'now'>;
   /** Per key that is being written, the end of its queue. */
   readonly #queues = new Map<string, Promise<unknown>>();
 
@@ -85,6 +102,7 @@ class EmbeddedStateStore implements StateStore {
   }) {
     this.#files = new AtomicFiles({ ...options, storeName: 'state store' });
     this.#logger = options.logger;
+    this.#clock = options.clock;
   }
 
   async get(key: string): Promise<StateEntry | null> {
@@ -117,8 +135,67 @@ class EmbeddedStateStore implements StateStore {
     });
   }
 
+  async takeLease(key: string, claim: LeaseClaim): Promise<number> {
+    const { holder, ttlMs, isUrgent } = claim;
+    return this.#changeLease(key, (lease, nowMs) => {
+      const leftMs = lease === null ? 0 : leftOf(lease, nowMs);
+      const isFree = leftMs === 0 || lease?.holder === holder || (lease?.isAtRest && isUrgent);
+      if (!isFree) return { answer: leftMs };
+      return {
+        answer: 0,
+        lease: { holder, isAtRest: false, ttlMs, expiresAtMs: nowMs + ttlMs },
+      };
+    });
+  }
+
+  async endLease(
+    key: string,
+    { holder, restMs }: { readonly holder: string; readonly restMs: number },
+  ): Promise<void> {
+    await this.#changeLease(key, (lease, nowMs) => {
+      if (lease === null || lease.holder !== holder || leftOf(lease, nowMs) === 0) {
+        return { answer: 0 };
+      }
+      const rest = { holder, isAtRest: true, ttlMs: restMs, expiresAtMs: nowMs + restMs };
+      return { answer: 0, lease: restMs > 0 ? rest : null };
+    });
+  }
+
+  async announce(message: JsonValue): Promise<void> {
+    await this.#files.use('', async () => void encodeDocument('announcement', message));
+  }
+
+  listen(): { stop(): void } {
+    return { stop: ignore };
+  }
+
   async close(): Promise<void> {
     await this.#files.close();
+  }
+
+  /** Changes a lease as `decide` says, which is asked again where another process was faster. */
+  async #changeLease(
+    key: string,
+    decide: (
+      lease: Lease | null,
+      nowMs: number,
+    ) => { readonly answer: number; readonly lease?: Lease | null },
+  ): Promise<number> {
+    const name = LEASES + key;
+    return this.#inTurn(name, async (root) => {
+      for (let race = 0; race < MAX_RACES; race++) {
+        const entry = await this.#read(name, join(root, pathOfKey(name)));
+        const { answer, lease } = decide(toLease(entry?.value), this.#clock.now());
+        if (lease === undefined) return answer;
+        const json = lease === null ? null : JSON.stringify(lease);
+        const expected = entry?.generation ?? 0;
+        if ((await this.#append({ root, key: name, json, expected })) !== null) return answer;
+      }
+      throw new AppError('store-failed', `too many processes want the lease ${key}`, {
+        retryable: true,
+        details: { key },
+      });
+    });
   }
 
   /** Runs changes of one key one after another, so that they do not race each other in vain. */
@@ -290,6 +367,29 @@ class EmbeddedStateStore implements StateStore {
       return undefined;
     }
   }
+}
+
+/**
+ * For how many ms more a lease is held. 0 as well where its expiry is further away than twice what it
+ * was given for: the clock of the machine has jumped back then, and nobody shall wait until it has
+ * caught up. A small step back ends no lease.
+ */
+function leftOf({ expiresAtMs, ttlMs }: Lease, nowMs: number): number {
+  const leftMs = expiresAtMs - nowMs;
+  return leftMs > 0 && leftMs <= 2 * ttlMs ? Math.ceil(leftMs) : 0;
+}
+
+/** The lease that a document holds; null where it holds none. */
+function toLease(value: JsonValue | undefined): Lease | null {
+  const { holder, isAtRest, ttlMs, expiresAtMs } = (value ?? {}) as Partial<
+    Record<keyof Lease, unknown>
+  >;
+  const isLease =
+    typeof holder === 'string' &&
+    typeof isAtRest === 'boolean' &&
+    typeof ttlMs === 'number' &&
+    typeof expiresAtMs === 'number';
+  return isLease ? { holder, isAtRest, ttlMs, expiresAtMs } : null;
 }
 
 /** Makes a key's directory and its generation 0, which says nothing; others may do so at once. */

@@ -8,9 +8,11 @@ import { Cluster, type DNSLookupFunction, Redis, type RedisOptions } from 'iored
 import type { Clock } from '../clock.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { parseRedisUrl, type RedisTarget } from './redis-url.ts';
 import {
   encodeDocument,
   type JsonValue,
+  type LeaseClaim,
   MAX_DOCUMENT_BYTES,
   type StateEntry,
   type StateStore,
@@ -22,7 +24,7 @@ import {
 export interface RedisStateStoreOptions {
   /**
    * Where Redis is. User, password, port and database may be left out; a user and a password are
-   * percent-encoded. `rediss` for `redis` means TLS, with the authorities that Node trusts.
+   * percent-encoded. `rediss` for `redis` means TLS, trusting `ca`.
    *
    * - `redis://user:password@host:6379/0`: one server.
    * - `redis+sentinel://user:password@host:26379,host:26379/master/0`: the server that the Sentinels
@@ -30,6 +32,8 @@ export interface RedisStateStoreOptions {
    * - `redis+cluster://user:password@host:6379,host:6379`: a cluster, found through any of these.
    */
   readonly url: string;
+  /** Certificates in PEM that vouch for TLS, instead of those that Node trusts. */
+  readonly ca?: string | null;
   /** Before every key; as `chandlery:` it gives `chandlery:state:virtual:all`. */
   readonly keyPrefix: string;
   /** How long a connection, and every single command, may take. */
@@ -40,16 +44,20 @@ export interface RedisStateStoreOptions {
 
 /**
  * Creates a state store in Redis 6.2 or later; it connects when it is first used, and again, without
- * end, when a connection is lost. A document is a hash: `v` its JSON, `g` its generation.
+ * end, when a connection is lost. A document is a hash: `v` its JSON, `g` its generation. A lease is a text
+ * that Redis lets expire, by its own clock.
+ *
+ * While somebody listens there is a second connection, made anew without end as well, which keeps no
+ * process alive. What is announced while it is lost is not heard.
  *
  * A `set` is as durable as Redis is: with `appendonly yes`, the last second may be lost, with
  * `appendfsync always` nothing; without either, all since the last dump. A failover may lose what the
  * replica had not yet heard. Lost state costs a refresh.
  *
  * Of a user Redis has to allow the keys below the prefix and these commands, for the prefix
- * `chandlery:`:
+ * `chandlery:`, and the one channel on which changes are announced:
  *
- *     user chandlery on >password ~chandlery:* +eval +evalsha +type +hget +hmget +hstrlen +hset +del +scan
+ *     user chandlery on >password ~chandlery:* &chandlery:changes +eval +evalsha +type +hget +hmget +hstrlen +hset +del +persist +pexpire +pttl +get +set +scan +publish +subscribe
  *
  * and `+select` where the URL names a database other than 0, `+cluster|slots +info` for a cluster.
  *
@@ -92,8 +100,9 @@ return { '', found[1], found[2] }
 
 /**
  * KEYS: the document. ARGV: the JSON, the expected generation or nothing, the most bytes, the SHA-1
- * of a stored value that counts as absent or nothing. Returns the new generation, 0 where the
- * document is not as expected. What cannot be read is replaced, not kept in part.
+ * of a stored value that counts as absent or nothing, for how many ms it is kept or nothing. Returns
+ * the new generation, 0 where the document is not as expected. What cannot be read is replaced, not
+ * kept in part.
  */
 const WRITE = createScript(`
 local kind = call('TYPE', KEYS[1]).ok
@@ -110,7 +119,44 @@ end
 if ARGV[2] ~= '' and ARGV[2] ~= string.format('%.0f', current) then return 0 end
 if current == 0 and kind ~= 'none' then call('DEL', KEYS[1]) end
 call('HSET', KEYS[1], 'v', ARGV[1], 'g', string.format('%.0f', last + 1))
+if ARGV[5] == '' then call('PERSIST', KEYS[1]) else call('PEXPIRE', KEYS[1], ARGV[5]) end
 return last + 1
+`);
+
+/**
+ * What scripts of leases share. A lease is `busy:` or `rest:` and its holder, and goes with its
+ * expiry; anything else under its key is none. A lease is removed before it is written: where the
+ * memory of Redis is used up, scripts may still write that begin by removing something, and a lease
+ * is as small as it is needed then.
+ */
+const LEASE = `
+local function read()
+  if call('TYPE', KEYS[1]).ok ~= 'string' then return 'none', '', 0 end
+  local state, holder = string.match(call('GET', KEYS[1]), '^(%a+):(.*)$')
+  local left = call('PTTL', KEYS[1])
+  if left < 0 or (state ~= 'busy' and state ~= 'rest') then return 'none', '', 0 end
+  return state, holder, math.max(left, 1)
+end
+local function write(state, ms)
+  call('DEL', KEYS[1])
+  if state ~= 'none' then call('SET', KEYS[1], state .. ':' .. ARGV[1], 'PX', ms) end
+end
+`;
+
+/** KEYS: the lease. ARGV: who wants it, for how many ms, `1` where urgently. Returns what `takeLease` does. */
+const TAKE = createScript(`${LEASE}
+local state, holder, left = read()
+if holder ~= ARGV[1] and (state == 'busy' or (state == 'rest' and ARGV[3] ~= '1')) then return left end
+write('busy', ARGV[2])
+return 0
+`);
+
+/** KEYS: the lease. ARGV: whose it is, for how many ms it is at rest. */
+const END = createScript(`${LEASE}
+local state, holder = read()
+if state == 'none' or holder ~= ARGV[1] then return 0 end
+write(tonumber(ARGV[2]) > 0 and 'rest' or 'none', ARGV[2])
+return 1
 `);
 
 /** The generations that both Lua and a hash field hold exactly. */
@@ -121,6 +167,9 @@ const SCAN_COUNT = 1_000;
 
 /** The first and the longest pause before the next attempt to connect. */
 const RECONNECT_MS = { first: 50, longest: 5_000 };
+
+/** How often the connection that listens is asked whether it still does. */
+const PROBE_MS = 5_000;
 
 /** How long a connection that we end may take for its farewell. */
 const FAREWELL_MS = 100;
@@ -144,26 +193,38 @@ class RedisStateStore implements StateStore {
   readonly #client: Redis | Cluster;
   /** Hosts and ports only. */
   readonly #address: string;
+  /** Before the keys of documents. */
   readonly #prefix: string;
+  readonly #leasePrefix: string;
+  readonly #channel: string;
   readonly #timeoutMs: number;
   readonly #logger: Logger;
   readonly #clock: Pick<Clock, 'setTimeout'>;
   readonly #calls = new Set<Call>();
   #isReachable = true;
+  /** A call has waited for a connection in vain: until there is one, those that follow do not wait. */
+  #isGivenUp = false;
   /** We left a server that became a replica; its loss is no news. */
   #isLeaving = false;
   #lastFailure: unknown = null;
   #isClosed = false;
+  readonly #listeners = new Set<(message: JsonValue) => void>();
+  #subscription: Subscription | null = null;
+  /** Something that waiting does not mend keeps us from hearing what is announced. */
+  #isDeaf = false;
 
   constructor(options: RedisStateStoreOptions) {
-    const target = parseUrl(options.url);
+    const target = parseRedisUrl(options.url);
     this.#address = target.hosts.map(({ host, port }) => `${host}:${port}`).join(',');
     this.#prefix = `${options.keyPrefix}state:`;
+    this.#leasePrefix = `${options.keyPrefix}lease:`;
+    this.#channel = `${options.keyPrefix}changes`;
     this.#timeoutMs = options.timeoutMs;
     this.#logger = options.logger;
     this.#clock = options.clock;
     this.#client = createClient({
       target,
+      ca: options.ca ?? null,
       timeoutMs: options.timeoutMs,
       mustReconnect: (error) => {
         // A demoted server keeps its connections; only a new one finds its successor.
@@ -172,7 +233,7 @@ class RedisStateStore implements StateStore {
         return true;
       },
     });
-    this.#listen();
+    this.#watch();
   }
 
   async get(key: string): Promise<StateEntry | null> {
@@ -188,8 +249,9 @@ class RedisStateStore implements StateStore {
   async set(
     key: string,
     value: JsonValue,
-    { expected }: { readonly expected?: number } = {},
+    options: { readonly expected?: number; readonly ttlMs?: number } = {},
   ): Promise<StateEntry | null> {
+    const { expected, ttlMs } = options;
     const json = encodeDocument(key, value);
     const write = (absent: string) =>
       this.#run(key, WRITE, [
@@ -197,6 +259,7 @@ class RedisStateStore implements StateStore {
         expected === undefined ? '' : String(expected),
         String(MAX_DOCUMENT_BYTES),
         absent,
+        ttlMs === undefined ? '' : toMs(ttlMs),
       ]);
     let generation = Number(await write(''));
     if (generation === 0 && expected === 0) {
@@ -235,9 +298,43 @@ class RedisStateStore implements StateStore {
     return [...found].filter(isStateKey).sort();
   }
 
+  async takeLease(key: string, { holder, ttlMs, isUrgent }: LeaseClaim): Promise<number> {
+    const args = [holder, toMs(ttlMs), isUrgent ? '1' : '0'];
+    return Number(await this.#run(key, TAKE, args, this.#leasePrefix));
+  }
+
+  async endLease(
+    key: string,
+    { holder, restMs }: { readonly holder: string; readonly restMs: number },
+  ): Promise<void> {
+    await this.#run(key, END, [holder, restMs > 0 ? toMs(restMs) : '0'], this.#leasePrefix);
+  }
+
+  async announce(message: JsonValue): Promise<void> {
+    const json = encodeDocument('announcement', message);
+    await this.#call(this.#channel, (client) => client.publish(this.#channel, json));
+  }
+
+  listen(listener: (message: JsonValue) => void): { stop(): void } {
+    // One of its own for each call, so that the same function may listen twice.
+    const heard = (message: JsonValue): void => listener(message);
+    this.#listeners.add(heard);
+    if (!this.#isClosed) this.#subscription ??= this.#subscribe();
+    return {
+      stop: () => {
+        this.#listeners.delete(heard);
+        if (this.#listeners.size > 0) return;
+        this.#subscription?.close();
+        this.#subscription = null;
+      },
+    };
+  }
+
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#subscription?.close();
+    this.#subscription = null;
     for (const call of this.#calls) call.fail(closedError());
     this.#client.disconnect();
   }
@@ -283,8 +380,13 @@ class RedisStateStore implements StateStore {
     });
   }
 
-  async #run(key: string, script: Script, args: readonly string[]): Promise<unknown> {
-    const name = this.#prefix + key;
+  async #run(
+    key: string,
+    script: Script,
+    args: readonly string[],
+    prefix = this.#prefix,
+  ): Promise<unknown> {
+    const name = prefix + key;
     return this.#call(key, async (client, call) => {
       try {
         return await client.callBuffer('evalsha', script.sha1, 1, name, ...args);
@@ -314,6 +416,7 @@ class RedisStateStore implements StateStore {
     const timer = this.#clock.setTimeout(() => {
       const late = Object.assign(new Error('no answer in time'), { code: 'ETIMEDOUT' });
       if (this.#isConnected) this.#unreachable(late);
+      else this.#isGivenUp = true;
       fail(this.#lastFailure ?? late);
     }, this.#timeoutMs);
     const answered = (async () => {
@@ -343,12 +446,69 @@ class RedisStateStore implements StateStore {
   async #connected(call: Call): Promise<void> {
     if (this.#client.status === 'wait') this.#client.connect().catch(ignore);
     if (this.#isConnected) return;
+    // Somebody has waited long enough already; the connection is still being tried for.
+    if (this.#isGivenUp && this.#lastFailure !== null) throw this.#lastFailure;
     await new Promise<void>((resolve) => {
       call.wake = resolve;
     });
   }
 
-  #listen(): void {
+  #subscribe(): Subscription {
+    return new Subscription({
+      channel: this.#channel,
+      clock: this.#clock,
+      connect: (attempt) => this.#createListener(attempt),
+      heard: (text) => this.#hear(text),
+      subscribed: () => {
+        if (!this.#isDeaf || this.#isClosed) return;
+        this.#isDeaf = false;
+        this.#logger.info({ address: this.#address }, 'state store announcements heard again');
+      },
+      failed: (error) => {
+        const reason = error instanceof AppError ? error.details.reason : reasonOf(error);
+        if (this.#isDeaf || this.#isClosed || adviceFor(String(reason)).isRetryable) return;
+        this.#isDeaf = true;
+        this.#logger.warn(
+          { address: this.#address, reason },
+          'state store announcements not heard: changes of other processes are seen later',
+        );
+      },
+    });
+  }
+
+  /**
+   * A connection of its own for what is announced, not yet connected. It goes to one server, that of
+   * a cluster as well: there, every one of them hears what is published at any.
+   */
+  async #createListener(attempt: number): Promise<Redis> {
+    const ends = { lazyConnect: true, retryStrategy: () => null, autoResubscribe: false };
+    if (this.#client instanceof Cluster) {
+      const masters = await this.#masters();
+      const node = masters[attempt % masters.length];
+      if (node === null || node === undefined) throw new Error('CLUSTERDOWN');
+      return node.duplicate({ ...ends, enableOfflineQueue: false });
+    }
+    return this.#client.duplicate({ ...ends, db: 0, sentinelRetryStrategy: () => null });
+  }
+
+  #hear(text: string): void {
+    let message: JsonValue;
+    try {
+      message = JSON.parse(text) as JsonValue;
+    } catch {
+      this.#logger.debug({ address: this.#address }, 'announcement ignored, which is no JSON');
+      return;
+    }
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(message);
+      } catch (error) {
+        this.#logger.error({ err: error }, 'announcement not dealt with');
+      }
+    }
+  }
+
+  #watch(): void {
     const client = this.#client;
     client.on('error', (error: unknown) => {
       // The connection is on another database then, and ioredis would go on with it.
@@ -366,6 +526,7 @@ class RedisStateStore implements StateStore {
     });
     client.on('ready', () => {
       this.#isLeaving = false;
+      this.#isGivenUp = false;
       for (const call of this.#calls) call.wake();
       // An open port is no answer yet. Whoever reads the log wants to know without a call, too.
       if (!this.#isReachable) this.#run('', READ, ['0']).catch(ignore);
@@ -410,76 +571,106 @@ class RedisStateStore implements StateStore {
   }
 }
 
-/** Where a URL says that Redis is. */
-interface Target {
-  readonly kind: 'server' | 'sentinel' | 'cluster';
-  readonly hosts: readonly { readonly host: string; readonly port: number }[];
-  readonly isSecure: boolean;
-  readonly username: string | undefined;
-  readonly password: string | undefined;
-  readonly masterName: string;
-  readonly database: number;
+/** What a `Subscription` is made of. */
+interface SubscriptionOptions {
+  readonly channel: string;
+  readonly clock: Pick<Clock, 'setTimeout'>;
+  /** Makes a connection, not connected yet; `attempt` counts since the last one that worked. */
+  readonly connect: (attempt: number) => Promise<Redis>;
+  readonly heard: (text: string) => void;
+  readonly subscribed: () => void;
+  readonly failed: (error: unknown) => void;
 }
 
-const URL_FORM =
-  /^redis(s?)(?:\+(sentinel|cluster))?:\/\/(?:([^@/:]*)(?::([^/]*))?@)?([^@/?#]+)(?:\/([^?#]*))?$/;
-const HOST_FORM = /^(\[[0-9a-fA-F:.]+\]|[^:[\]\s]+)(?::(\d{1,5}))?$/;
+/**
+ * The connection on which a process hears what others announce. It is made anew whenever it is lost,
+ * and asked again and again whether it is still there: a connection on which nobody says anything
+ * looks like one whose other end is gone. It keeps no process alive.
+ */
+class Subscription {
+  readonly #options: SubscriptionOptions;
+  #client: Redis | null = null;
+  #isClosed = false;
+  /** Ends the pause that it makes at the moment. */
+  #wake: () => void = ignore;
 
-/** @throws AppError `config-invalid`, which does not repeat the URL. */
-function parseUrl(url: string): Target {
-  const match = URL_FORM.exec(url);
-  if (match === null) throw badUrl('it is not redis://host:port/database or a form like it');
-  const [, secure, form, user = '', password = '', list = '', path = ''] = match;
-  const kind = (form ?? 'server') as Target['kind'];
-  const defaultPort = kind === 'sentinel' ? 26379 : 6379;
-  const hosts = list.split(',').map((text) => {
-    const [, host = '', port = String(defaultPort)] = HOST_FORM.exec(text) ?? [];
-    if (host === '' || Number(port) < 1 || Number(port) > 65_535) {
-      throw badUrl('a host or port in it cannot be one');
+  constructor(options: SubscriptionOptions) {
+    this.#options = options;
+    void this.#run();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#client?.disconnect();
+    this.#wake();
+  }
+
+  async #run(): Promise<void> {
+    let attempt = 0;
+    while (!this.#isClosed) {
+      try {
+        await this.#listen(attempt, () => {
+          attempt = 0;
+        });
+      } catch (error) {
+        if (!this.#isClosed) this.#options.failed(error);
+      }
+      attempt += 1;
+      await this.#pause(backOff(attempt));
     }
-    return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
-  });
-  if (kind === 'server' && hosts.length > 1) throw badUrl('it names several hosts but no kind');
-  const [first = '', ...rest] = path.split('/');
-  const [masterName, database, ...more] =
-    kind === 'sentinel' ? [first, ...rest] : ['', first, ...rest];
-  if (kind === 'sentinel' && masterName === '') throw badUrl('it lacks the name of the master');
-  if (more.length > 0 || !/^\d{0,5}$/.test(database ?? ''))
-    throw badUrl('its database is no number');
-  if (kind === 'cluster' && Number(database) > 0) throw badUrl('a cluster has the database 0 only');
-  return {
-    kind,
-    hosts,
-    isSecure: secure === 's',
-    username: decodeUrlPart(user),
-    password: decodeUrlPart(password),
-    masterName: decodeUrlPart(masterName ?? '') ?? '',
-    database: Number(database ?? 0),
-  };
-}
+  }
 
-function decodeUrlPart(text: string): string | undefined {
-  if (text === '') return undefined;
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    throw badUrl('a part of it is not percent-encoded as it should be');
+  /** Connects and listens until the connection is lost, which may be a failure or not. */
+  async #listen(attempt: number, worked: () => void): Promise<void> {
+    const client = await this.#options.connect(attempt);
+    let failure: unknown = null;
+    client.on('error', (error: unknown) => {
+      failure ??= error;
+    });
+    client.on('message', (_: string, text: string) => this.#options.heard(text));
+    client.once('connect', () => client.stream.unref());
+    client.once('end', () => this.#wake());
+    this.#client = client;
+    try {
+      if (!this.#isClosed) await client.connect();
+      while (!this.#isClosed && client.status === 'ready') {
+        // This is also the question whether the other end is there: it is answered however often it
+        // is put, and needs no further permission. Without an answer ioredis drops the connection.
+        await client.subscribe(this.#options.channel);
+        this.#options.subscribed();
+        worked();
+        if (client.status === 'ready') await this.#pause(PROBE_MS);
+      }
+    } catch (error) {
+      throw failure ?? error;
+    } finally {
+      this.#client = null;
+      client.disconnect();
+    }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (this.#isClosed) return;
+    await new Promise<void>((resolve) => {
+      const timer = this.#options.clock.setTimeout(resolve, ms);
+      this.#wake = () => {
+        timer.cancel();
+        resolve();
+      };
+    });
+    this.#wake = ignore;
   }
 }
 
-function badUrl(why: string): AppError {
-  return new AppError('config-invalid', `the URL of the state store cannot be used: ${why}`);
-}
-
 function createClient(options: {
-  readonly target: Target;
+  readonly target: RedisTarget;
+  readonly ca: string | null;
   readonly timeoutMs: number;
   readonly mustReconnect: (error: Error) => boolean;
 }): Redis | Cluster {
-  const { target, timeoutMs, mustReconnect } = options;
-  const backOff = (attempt: number): number =>
-    Math.min(RECONNECT_MS.first * 2 ** Math.min(attempt - 1, 16), RECONNECT_MS.longest);
-  const tls = target.isSecure ? { tls: {} } : {};
+  const { target, ca, timeoutMs, mustReconnect } = options;
+  const authorities = ca === null ? {} : { ca };
+  const tls = target.isSecure ? { tls: authorities } : {};
   const common = {
     // What RESP 3 adds is not used here, and RESP 2 is spoken by every server.
     protocol: 2,
@@ -526,10 +717,14 @@ function createClient(options: {
           sentinelRetryStrategy: backOff,
           sentinelCommandTimeout: timeoutMs,
           enableTLSForSentinelMode: target.isSecure,
-          ...(target.isSecure ? { sentinelTLS: {} } : {}),
+          ...(target.isSecure ? { sentinelTLS: authorities } : {}),
         }
       : { host: first?.host ?? '', port: first?.port ?? 0 }),
   });
+}
+
+function backOff(attempt: number): number {
+  return Math.min(RECONNECT_MS.first * 2 ** Math.min(attempt - 1, 16), RECONNECT_MS.longest);
 }
 
 const keepName: DNSLookupFunction = (host, found) => found(null, host);
@@ -557,7 +752,8 @@ const ADVICE: ReadonlyMap<string, Advice> = new Map(
     NOAUTH: { advice: 'it wants a password; put one into the URL', isRetryable: false },
     WRONGPASS: { advice: 'user or password are wrong, or the user is off', isRetryable: false },
     NOPERM: {
-      advice: 'the user lacks a permission; allow it the command and the keys below the prefix',
+      advice:
+        'the user lacks a permission; allow it the command, and the keys and the channel below the prefix',
       isRetryable: false,
     },
     OOM: {
@@ -639,6 +835,11 @@ function closedError(): AppError {
 function createScript(body: string): Script {
   const text = `${CALL}${body}`;
   return { text, sha1: createHash('sha1').update(text).digest('hex') };
+}
+
+/** Milliseconds as Redis takes them. */
+function toMs(ms: number): string {
+  return String(Math.max(1, Math.ceil(ms)));
 }
 
 function escapeGlob(text: string): string {

@@ -1,7 +1,8 @@
 /**
- * The body of an answer, as a stream that fails where it is cut off and where its sender falls silent
- * while somebody waits for more. It reads ahead, within a bound.
+ * The body of an answer, as a stream that fails where it is cut off, where it is not what was put, and where
+ * its sender falls silent while somebody waits for more. It reads ahead, within a bound.
  */
+import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Clock, ClockTimer } from '../clock.ts';
@@ -12,14 +13,17 @@ import type { Clock, ClockTimer } from '../clock.ts';
  */
 const READ_AHEAD_BYTES = 8 * 1024 * 1024;
 
-/** What a body is made of; `cut` and `timedOut` make the errors that the stream fails with. */
+/** What a body is made of; `cut`, `corrupt` and `timedOut` make the errors that the stream fails with. */
 export interface S3BodySource {
   readonly response: IncomingMessage;
   /** How many bytes must come; null where nobody said. */
   readonly bytes: number | null;
+  /** The digest that they must have, in hex; null where nobody knows. */
+  readonly sha256: string | null;
   readonly timeoutMs: number;
   readonly clock: Pick<Clock, 'setTimeout'>;
   readonly cut: (cause?: unknown) => Error;
+  readonly corrupt: () => Error;
   readonly timedOut: () => Error;
 }
 
@@ -34,16 +38,19 @@ export class S3Body extends Readable {
   constructor(source: S3BodySource) {
     super({ highWaterMark: READ_AHEAD_BYTES });
     this.#source = source;
-    const { response, bytes, cut } = source;
+    const { response, bytes, sha256, cut, corrupt } = source;
+    const hash = sha256 === null ? null : createHash('sha256');
     response.pause();
     response.on('data', (chunk: Buffer) => {
       this.#received += chunk.length;
+      hash?.update(chunk);
       this.#rest();
       if (this.push(chunk)) this.#await();
       else response.pause();
     });
     response.on('end', () => {
       if (bytes !== null && this.#received !== bytes) return this.#fail(cut());
+      if (hash !== null && hash.digest('hex') !== sha256) return this.#fail(corrupt());
       this.#rest();
       this.push(null);
     });

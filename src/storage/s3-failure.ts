@@ -78,12 +78,14 @@ function explain({ status, s3Code, region }: S3Refusal, { origin, bucket }: S3Pl
     case 'InvalidAccessKeyId':
     // versitygw's word for it.
     case 'XAdminUserNotFound':
-      return `${where} does not know the access key: correct objects.access_key`;
+      return `${where} does not know the access key: correct objects.access_key, or where the credentials come from`;
     case 'SignatureDoesNotMatch':
       return `${where} does not accept the signature: correct objects.secret_key`;
     case 'InvalidToken':
     case 'InvalidTokenId':
     case 'ExpiredToken':
+    case 'ExpiredTokenException':
+    case 'TokenRefreshRequired':
       return `${where} does not accept the session token: give a new one`;
     case 'AccessDenied':
     case 'AllAccessDisabled':
@@ -132,6 +134,24 @@ export function timeoutError({ origin }: S3Place, timeoutMs: number): AppError {
   );
 }
 
+/** No connection for `timeoutMs`. */
+export function connectError({ origin }: S3Place, timeoutMs: number): AppError {
+  return new AppError(
+    'store-failed',
+    `the S3 server at ${origin} cannot be reached (no connection within ${timeoutMs} ms): check objects.endpoint, and that it runs`,
+    { retryable: true, details: { reason: 'timeout', timeoutMs } },
+  );
+}
+
+/** All bytes came, and they are others than were put. */
+export function corruptError({ origin }: S3Place, key: string | null): AppError {
+  return new AppError(
+    'store-failed',
+    `the S3 server at ${origin} gave other bytes than it was given: check its disks and what is between`,
+    { retryable: true, details: { ...(key === null ? {} : { key }), reason: 'corrupt' } },
+  );
+}
+
 /** The body ended, or its connection broke, before all of it had come. */
 export function cutError({ origin }: S3Place, cause?: unknown): AppError {
   return new AppError('store-failed', `an answer of the S3 server at ${origin} was cut off`, {
@@ -156,7 +176,7 @@ export function connectionError(error: unknown, { origin }: S3Place): AppError {
   if (TLS_CODE.test(errno)) {
     return new AppError(
       'store-failed',
-      `no TLS connection to ${origin} (${errno}): check the scheme of objects.endpoint, and that its certificate is trusted here (NODE_EXTRA_CA_CERTS)`,
+      `no TLS connection to ${origin} (${errno}): check the scheme of objects.endpoint, and that its certificate is trusted here (objects.ca_file)`,
       { details: { reason: 'tls', errno }, cause: error },
     );
   }

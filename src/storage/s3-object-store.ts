@@ -258,7 +258,7 @@ class S3ObjectStore implements ObjectStore {
       if (signal.aborted) throw signal.reason;
       return await work(signal);
     } catch (error) {
-      if (error instanceof AppError && error.details.s3Code === 'NoSuchBucket') this.#ready = null;
+      if (isBucketGone(error)) this.#ready = null;
       throw signal.aborted ? signal.reason : error;
     } finally {
       caller?.removeEventListener('abort', abort);
@@ -282,22 +282,30 @@ class S3ObjectStore implements ObjectStore {
   }
 
   async #checkBucket(): Promise<void> {
-    const { bucket, createBucket, logger } = this.#options;
-    const { signal } = this.#closing;
-    // A list is what every user of a store may do, and unlike to HEAD its refusal says why.
-    const isThere = await this.#send({
+    try {
+      await this.#lookAtBucket();
+    } catch (error) {
+      if (!this.#options.createBucket || !isBucketGone(error)) throw error;
+      await this.#makeBucket();
+    }
+  }
+
+  /** A list is what every user of a store may do, and unlike to HEAD its refusal says why. */
+  async #lookAtBucket(): Promise<void> {
+    await this.#send({
       ...this.#bucket('GET'),
       query: `list-type=2&max-keys=1&prefix=${encodeQuery(this.#prefix)}`,
       accept: [200],
-      signal,
-      refused: ({ s3Code }) =>
-        createBucket && s3Code === 'NoSuchBucket' ? { value: false } : null,
+      signal: this.#closing.signal,
       read: async ({ body }) => {
-        if (parseList(await readText(body, MAX_ANSWER_BYTES)) !== null) return true;
-        throw notS3Error(this.#connection.place, null);
+        const list = parseList(await readText(body, MAX_ANSWER_BYTES));
+        if (list === null) throw notS3Error(this.#connection.place, null);
       },
     });
-    if (isThere) return;
+  }
+
+  async #makeBucket(): Promise<void> {
+    const { bucket, logger } = this.#options;
     const { region } = this.#connection;
     // The first region of all must not be named.
     const constraint =
@@ -308,7 +316,7 @@ class S3ObjectStore implements ObjectStore {
       ...this.#bucket('PUT'),
       payload: Buffer.from(constraint),
       accept: [200],
-      signal,
+      signal: this.#closing.signal,
       // Another process of ours was faster.
       refused: ({ s3Code }) => (s3Code === 'BucketAlreadyOwnedByYou' ? { value: '' } : null),
       read: readAnswer,
@@ -351,10 +359,11 @@ class S3ObjectStore implements ObjectStore {
   }
 
   async #putWhole(key: string, payload: Buffer, signal: AbortSignal): Promise<string> {
-    return this.#send({
+    return this.#sendInto({
       ...this.#object('PUT', key),
       headers: { 'content-type': 'application/octet-stream' },
       payload,
+      isObject: true,
       accept: [200],
       signal,
       isCommit: true,
@@ -363,7 +372,7 @@ class S3ObjectStore implements ObjectStore {
   }
 
   async #beginUpload(key: string): Promise<string> {
-    return this.#send({
+    return this.#sendInto({
       ...this.#object('POST', key),
       query: 'uploads',
       headers: { 'content-type': 'application/octet-stream' },
@@ -469,20 +478,25 @@ class S3ObjectStore implements ObjectStore {
     key: string,
     signal: AbortSignal,
   ): Promise<{ readonly info: ObjectInfo; readonly etag: string } | null> {
-    return this.#send<{ readonly info: ObjectInfo; readonly etag: string } | null>({
+    const head = await this.#send<
+      { readonly info: ObjectInfo; readonly etag: string } | 'absent' | 'nothing-said'
+    >({
       ...this.#object('HEAD', key),
       accept: [200],
       signal,
-      // Without a body it cannot say more.
-      refused: (refusal) =>
-        isAbsent(refusal) || (refusal.status === 404 && refusal.s3Code === null)
-          ? { value: null }
-          : null,
+      refused: (refusal) => {
+        if (isAbsent(refusal)) return { value: 'absent' };
+        const isMute = refusal.status === 404 && refusal.s3Code === null;
+        return isMute ? { value: 'nothing-said' } : null;
+      },
       read: async (answer) => {
         const info = this.#describe(key, answer);
         return { info, etag: await this.#readEtag(key, answer) };
       },
     });
+    // This answer has no body, and most servers do not say in it whether the bucket is still there.
+    if (head === 'nothing-said') await this.#lookAtBucket();
+    return typeof head === 'string' ? null : head;
   }
 
   async #remove(key: string, signal: AbortSignal): Promise<void> {
@@ -522,6 +536,22 @@ class S3ObjectStore implements ObjectStore {
 
   #send<T>(request: S3Request<T>): Promise<T> {
     return this.#connection.send(request);
+  }
+
+  /** As `#send`; where the bucket has gone meanwhile and is to be made, it is made again first. */
+  async #sendInto<T>(request: S3Request<T>): Promise<T> {
+    try {
+      return await this.#send(request);
+    } catch (error) {
+      if (!this.#options.createBucket || !isBucketGone(error)) throw error;
+      this.#ready = null;
+      await untilAborted(
+        request.signal,
+        () => this.#whenReady(),
+        ({ reason }) => reason,
+      );
+      return this.#send(request);
+    }
   }
 
   #object<M extends string>(
@@ -710,6 +740,10 @@ function parsePrefix(prefix: string): string {
 /** Only where the server says so: a missing bucket, or a page of somebody else, is a failure. */
 function isAbsent({ s3Code }: S3Refusal): boolean {
   return s3Code === 'NoSuchKey';
+}
+
+function isBucketGone(error: unknown): boolean {
+  return error instanceof AppError && error.details.s3Code === 'NoSuchBucket';
 }
 
 function absentIsNull(refusal: S3Refusal): { readonly value: null } | null {

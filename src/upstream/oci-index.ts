@@ -157,9 +157,13 @@ export class OciIndexes {
       );
     }
     const found = new Map<string, readonly string[] | null>();
-    await inLanes(names, call.signal, async (name) => {
+    const list = async (name: string): Promise<void> => {
       found.set(name, await this.#registries.listTags(call, placeOf(remote, name)));
-    });
+    };
+    // Whether a registry is there again, one request tells.
+    const probes = call.admission.isSingleTry ? 1 : 0;
+    await inLanes(names.slice(0, probes), call.signal, list);
+    await inLanes(names.slice(probes), call.signal, list);
     const missing = names.filter((name) => found.get(name) === null);
     if (missing.length === names.length) {
       throw new UpstreamFailure(

@@ -346,7 +346,7 @@ export class OciRegistries {
       remote,
       method: 'GET',
       url: realm,
-      retry: () => null,
+      purpose: 'token',
       signal: undefined,
     });
     try {

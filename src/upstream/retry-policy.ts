@@ -34,6 +34,9 @@ export const chartRetries: RetryPolicy = ({ failure, attempt }) => {
   return isWorthIt && attempt < MAX_CHART_ATTEMPTS ? 0 : null;
 };
 
+/** For what is asked on behalf of a request that is itself tried again. */
+export const noRetries: RetryPolicy = () => null;
+
 /**
  * How long to wait before the next try, or null where upstream asked for more patience than we have.
  * Exponential back-off with full jitter, and never less than what `Retry-After` asked for.

@@ -10,10 +10,18 @@ import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { VERSION } from '../version.ts';
 import { createConnector } from './address-guard.ts';
+import { type Admission, type Circuits, type Purpose, UNJUDGED } from './circuit.ts';
 import { type Exchange, openExchange } from './exchange.ts';
 import { BodyPace } from './index-body.ts';
 import { nextHop } from './redirect-policy.ts';
-import { parseRetryAfter, RETRIED_STATUSES, type RetryPolicy } from './retry-policy.ts';
+import {
+  chartRetries,
+  indexRetries,
+  noRetries,
+  parseRetryAfter,
+  RETRIED_STATUSES,
+  type RetryPolicy,
+} from './retry-policy.ts';
 import type { RemoteEndpoint } from './upstream.ts';
 import { UpstreamFailure } from './upstream-failure.ts';
 
@@ -25,6 +33,8 @@ export interface Call {
   url: URL;
   attempt: number;
   readonly retry: RetryPolicy;
+  /** What its remote's circuit is told of it. */
+  readonly admission: Admission;
   /** Aborted with an `UpstreamFailure` when the caller cancels or the client closes. */
   readonly signal: AbortSignal;
 }
@@ -37,6 +47,13 @@ export interface OuterCall extends Call {
 /** What a request to that URL carries; asked again for each hop of a redirect. */
 export type HeadersFor = (url: URL) => Readonly<Record<string, string>>;
 
+/** How what is asked for is tried again. A token is asked for on behalf of another request. */
+const RETRIES: Readonly<Record<Purpose | 'token', RetryPolicy>> = {
+  index: indexRetries,
+  chart: chartRetries,
+  token: noRetries,
+};
+
 export class Transport {
   /** Of all bodies that are read into memory here. */
   readonly pace = new BodyPace();
@@ -44,6 +61,7 @@ export class Transport {
   readonly #random: () => number;
   readonly #log: Logger;
   readonly #lookup: LookupFunction | undefined;
+  readonly #circuits: Circuits;
   readonly #userAgent = `chandlery/${VERSION}`;
   /** By address policy and connect timeout: what a connection was checked for never changes. */
   readonly #agents = new Map<string, Agent>();
@@ -55,22 +73,30 @@ export class Transport {
     readonly random: () => number;
     readonly logger: Logger;
     readonly lookup?: LookupFunction | undefined;
+    readonly circuits: Circuits;
   }) {
     this.#clock = options.clock;
     this.#random = options.random;
     this.#log = options.logger;
     this.#lookup = options.lookup;
+    this.#circuits = options.circuits;
   }
 
-  /** Begins a call; it must be finished, or `signal` holds on to it. */
+  /**
+   * Begins a call; it must be finished, or `signal` and its circuit hold on to it.
+   * @throws AppError `upstream-*` at once, where the circuit of its remote is open.
+   */
   begin(options: {
     readonly remote: RemoteEndpoint;
     readonly method: 'GET' | 'HEAD';
     readonly url: URL;
-    readonly retry: RetryPolicy;
+    readonly purpose: Purpose | 'token';
     readonly signal: AbortSignal | undefined;
   }): OuterCall {
-    const { signal, ...asked } = options;
+    const { signal, purpose, ...asked } = options;
+    // What is given up before it begins is no probe.
+    const isJudged = purpose !== 'token' && this.#closing === null && signal?.aborted !== true;
+    const admission = isJudged ? this.#admit(asked, purpose) : UNJUDGED;
     const controller = new AbortController();
     const cancel = (): void =>
       controller.abort(new UpstreamFailure('aborted', 'was cancelled by the caller'));
@@ -81,29 +107,44 @@ export class Transport {
     return {
       ...asked,
       attempt: 1,
+      retry: RETRIES[purpose],
+      admission,
       signal: controller.signal,
       finish: () => {
+        admission.end();
         signal?.removeEventListener('abort', cancel);
         this.#running.delete(controller);
       },
     };
   }
 
-  /** Tries until it succeeds, or its call's policy says that another try makes no sense. */
+  /**
+   * Tries until it succeeds, or its call's policy says that another try makes no sense; once, while the
+   * circuit is not closed. The circuit hears of each failure, and of success where that is all there is to
+   * an answer: a chart file comes only with its first byte.
+   */
   async tryAgain<T>(call: Call, once: () => Promise<T>): Promise<T> {
+    const { admission } = call;
     for (;;) {
       try {
-        return await once();
+        const result = await once();
+        if (admission.purpose === 'index') admission.answered();
+        return result;
       } catch (error) {
         if (!(error instanceof UpstreamFailure)) throw error;
         const { attempt, remote } = call;
-        const delayMs = call.retry({ failure: error, attempt, random: this.#random });
-        if (delayMs === null) throw error;
+        const delayMs = admission.isSingleTry
+          ? null
+          : call.retry({ failure: error, attempt, random: this.#random });
+        admission.failed(error, { attempt, isLast: delayMs === null });
+        if (delayMs === null || admission.isSingleTry) throw error;
         this.#log.debug(
           { member: remote.name, attempt, code: error.code, delayMs },
           'request will be tried again',
         );
         if (delayMs > 0) await this.#pause(call, delayMs);
+        // Others have found meanwhile that upstream is dead.
+        if (admission.isSingleTry) throw error;
         call.attempt += 1;
       }
     }
@@ -156,6 +197,20 @@ export class Transport {
   close(): Promise<void> {
     this.#closing ??= this.#shutDown();
     return this.#closing;
+  }
+
+  #admit(
+    asked: { readonly remote: RemoteEndpoint; readonly method: 'GET' | 'HEAD'; readonly url: URL },
+    purpose: Purpose,
+  ): Admission {
+    const { remote, url } = asked;
+    const origin = serverOf(url);
+    const isOwn = origin === serverOf(new URL(remote.baseUrl));
+    try {
+      return this.#circuits.admit({ remote: remote.name, origin, isOwn }, purpose);
+    } catch (error) {
+      throw describeFailure({ ...asked, attempt: 0 }, error);
+    }
   }
 
   async #shutDown(): Promise<void> {
@@ -227,13 +282,21 @@ export function authorizationOf(remote: RemoteEndpoint): string | null {
   }
 }
 
+/** The origin of a URL, also of an `oci:` one, for which the URL standard knows none. */
+function serverOf({ protocol, host }: URL): string {
+  return `${protocol}//${host}`;
+}
+
 /** A URL as it may be shown: without user information, query and fragment. */
 export function displayUrl(url: URL): string {
   return `${url.protocol}//${url.host}${url.pathname}`;
 }
 
 /** What callers see of a failed call; anything that is no `UpstreamFailure` is passed on as it is. */
-export function describeFailure(call: Call, error: unknown): Error {
+export function describeFailure(
+  call: Pick<Call, 'remote' | 'method' | 'url' | 'attempt'>,
+  error: unknown,
+): Error {
   if (!(error instanceof UpstreamFailure)) {
     return error instanceof Error ? error : new Error(String(error));
   }

@@ -8,6 +8,7 @@ import { Readable } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import { AppError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { type CircuitMetrics, Circuits, isOfAnswer } from './circuit.ts';
 import type { Exchange } from './exchange.ts';
 import { isGzipEncoding, readIndexBody } from './index-body.ts';
 import { OciIndexes } from './oci-index.ts';
@@ -16,7 +17,6 @@ import { parseOciReference } from './oci-reference.ts';
 import { OciRegistries } from './oci-registry.ts';
 import { isHttpUrl } from './redirect-policy.ts';
 import { type BodySource, isRest, rangeFrom, resumeWhereCut } from './resumed-body.ts';
-import { chartRetries, indexRetries } from './retry-policy.ts';
 import {
   authorizationOf,
   type Call,
@@ -30,6 +30,7 @@ import {
 import type {
   ChartFileKind,
   ChartReading,
+  CircuitStatus,
   IndexFetch,
   RemoteEndpoint,
   Upstream,
@@ -55,6 +56,8 @@ export interface UpstreamOptions {
   readonly lookup?: LookupFunction;
   /** Where it is kept what was learnt of registries; where it is left out, a restart forgets it. */
   readonly memory?: UpstreamMemory;
+  /** Told of circuits that open and close. */
+  readonly metrics?: CircuitMetrics;
 }
 
 /** Creates the client for all outbound HTTP. It connects to nothing before it is asked. */
@@ -65,11 +68,13 @@ export function createUpstream(options: UpstreamOptions): Upstream {
 export class UpstreamClient implements Upstream {
   readonly #transport: Transport;
   readonly #log: Logger;
+  readonly #circuits: Circuits;
   readonly #registries: OciRegistries;
   readonly #ociIndexes: OciIndexes;
 
-  constructor({ clock, random, logger, lookup, memory }: UpstreamOptions) {
-    const transport = new Transport({ clock, random, logger, lookup });
+  constructor({ clock, random, logger, lookup, memory, metrics }: UpstreamOptions) {
+    this.#circuits = new Circuits({ clock, random, logger, metrics: metrics ?? null });
+    const transport = new Transport({ clock, random, logger, lookup, circuits: this.#circuits });
     this.#transport = transport;
     this.#log = logger;
     this.#registries = new OciRegistries({ transport, nowMs: () => clock.monotonicMs() });
@@ -92,7 +97,7 @@ export class UpstreamClient implements Upstream {
       remote,
       method: 'GET',
       url,
-      retry: indexRetries,
+      purpose: 'index',
       signal: options.signal,
     });
     try {
@@ -101,7 +106,7 @@ export class UpstreamClient implements Upstream {
         this.#fetchIndexOnce(call, url, options.validator),
       );
     } catch (error) {
-      throw describeFailure(call, error);
+      throw giveUp(call, error);
     } finally {
       call.finish();
     }
@@ -118,20 +123,25 @@ export class UpstreamClient implements Upstream {
   ): Promise<ChartReading | null> {
     const { method, file = 'archive', signal } = options;
     const start = parseUrl(remote, url);
-    const call = this.#transport.begin({ remote, method, url: start, retry: chartRetries, signal });
+    const call = this.#transport.begin({ remote, method, url: start, purpose: 'chart', signal });
     let reading: ChartReading | null = null;
     try {
       reading =
         start.protocol === 'oci:'
           ? await this.#openArtifact(call, { url, file })
           : await this.#openFile(call, file);
+      if (reading === null || reading.body === null) call.admission.answered();
       return reading;
     } catch (error) {
-      throw describeFailure(call, error);
+      throw giveUp(call, error);
     } finally {
       // With a body, the call lasts as long as that is read.
       if (reading === null || reading.body === null) call.finish();
     }
+  }
+
+  circuit(remote: string): CircuitStatus {
+    return this.#circuits.status(remote);
   }
 
   close(): Promise<void> {
@@ -196,14 +206,16 @@ export class UpstreamClient implements Upstream {
     // The bytes are wanted as they lie there; like Helm, we do not undo an encoding that a server claims
     // for a file that is compressed anyway.
     const ask = (more: Readonly<Record<string, string>> = {}): Promise<Exchange> =>
-      this.#transport.tryAgain(call, () =>
-        this.#transport.follow(call, start, (hop) => ({
+      this.#transport.tryAgain(call, async () => {
+        const exchange = await this.#transport.follow(call, start, (hop) => ({
           accept: '*/*',
           ...ownHeaders(call.remote, hop),
           'accept-encoding': 'identity',
           ...more,
-        })),
-      );
+        }));
+        if (exchange.status >= 500) throw this.#transport.refuseStatus(exchange);
+        return exchange;
+      });
     const exchange = await ask();
     if (exchange.status === 404 || exchange.status === 410) {
       exchange.discard();
@@ -278,6 +290,17 @@ export class UpstreamClient implements Upstream {
     };
     return resumeWhereCut({ first, reopen, onResume });
   }
+}
+
+/** What callers see of a failed call. That of an answer which was not what was wanted closes the circuit. */
+function giveUp(call: Call, error: unknown): Error {
+  const failure = describeFailure(call, error);
+  if (failure instanceof AppError) {
+    const { status } = failure.details;
+    const answer = { code: failure.code, status: typeof status === 'number' ? status : null };
+    if (isOfAnswer(answer)) call.admission.answered();
+  }
+  return failure;
 }
 
 /** `{baseUrl}/index.yaml`, with the query of the base, as `ResolveReferenceURL` of Helm's `pkg/repo` does. */
@@ -364,6 +387,7 @@ function createBody(options: {
   const { outer, call, source, bytes } = options;
   let received = 0;
   const take = (chunk: Uint8Array | null): void => {
+    if (received === 0) outer.admission.answered();
     received += chunk?.length ?? 0;
     if (bytes !== null && (chunk === null ? received < bytes : received > bytes)) {
       throw new UpstreamFailure('upstream-truncated', `did not send ${bytes} bytes, as it has`, {
@@ -373,6 +397,10 @@ function createBody(options: {
     body.push(chunk);
   };
   const stop = (reason: unknown): void => {
+    // Headers alone, and then silence, are no sign of health.
+    if (received === 0 && reason instanceof UpstreamFailure) {
+      outer.admission.failed(reason, { attempt: call.attempt, isLast: true });
+    }
     body.destroy(describeFailure(call, reason));
   };
   const abort = (): void => stop(call.signal.reason);

@@ -54,6 +54,21 @@ export type IndexFetch =
       readonly validator: Validator;
     };
 
+/**
+ * Whether the server behind a remote is asked. Times are in ms since the epoch, and null while it is closed.
+ *
+ * - `closed`: it works, as far as is known.
+ * - `open`: it has failed too often; a chart file that is not stored fails at once.
+ * - `half-open`: one request is on its way, to see whether it works again.
+ */
+export interface CircuitStatus {
+  readonly state: 'closed' | 'open' | 'half-open';
+  /** When it opened, whatever has failed since. */
+  readonly since: number | null;
+  /** From when on a request for a chart file is let through; a refresh always is. */
+  readonly nextProbeAt: number | null;
+}
+
 /** A chart file being read from upstream. */
 export interface ChartReading {
   /** Null for a HEAD request. */
@@ -68,6 +83,11 @@ export interface ChartReading {
 /**
  * All outbound HTTP. Failures are `AppError`s with an `upstream-*` code; messages and details never
  * hold credentials or query strings.
+ *
+ * Each remote has a circuit, and each other server that its index names one besides. Three tries in a row
+ * that could not connect, timed out or were answered with 5xx open it. Until an answer closes it, nothing is
+ * tried twice, and charts are not asked for but by one request after each pause; all others fail at once,
+ * with the code of the last failure and `attempts: 0`.
  */
 export interface Upstream {
   /**
@@ -79,6 +99,8 @@ export interface Upstream {
    * Up to three tries, with back-off, where the connection failed, nothing came in time, the body
    * broke off, or the status was 408, 429, 500, 502, 503 or 504. `Retry-After` is honoured up to 30
    * seconds; where it asks for more, the failure says so in `details.retryAfterMs`.
+   *
+   * Where the circuit is open there is one try, and for all but one caller at a time none.
    *
    * What is wrong amid gzip data is not seen here: `prepareMember` tells of it, with the same codes.
    *
@@ -118,6 +140,8 @@ export interface Upstream {
       readonly signal?: AbortSignal;
     },
   ): Promise<ChartReading | null>;
+  /** The circuit of a remote, by its name; closed for one that was never asked. */
+  circuit(remote: string): CircuitStatus;
   /** Ends all connections. Idempotent. */
   close(): Promise<void>;
 }

@@ -5,7 +5,7 @@ import { VERSION } from '../../src/version.ts';
 import { runCli, startCli } from './run-cli.ts';
 import { smallIndex } from './small-index.ts';
 
-const commands = ['serve', 'merge', 'refresh', 'check', 'cache', 'demo'];
+const commands = ['serve', 'merge', 'refresh', 'check', 'cache', 'revisions', 'rollback', 'demo'];
 
 t.test('help of the program and of every command is a success with examples', async (t) => {
   const asking = [[], ...commands.map((name) => [name])].map(async (args) => {

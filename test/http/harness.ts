@@ -6,14 +6,17 @@ import type { FastifyInstance } from 'fastify';
 import type { Test } from 'tap';
 import type { ChartFiles } from '../../src/charts/chart-files.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
+import type { AccessConfig } from '../../src/config.ts';
 import { mergeMembers } from '../../src/helm/assemble.ts';
 import type { SharedBytes } from '../../src/helm/model.ts';
 import { prepareMember } from '../../src/helm/prepare.ts';
-import { createServer } from '../../src/http/server.ts';
+import type { ServedRemotes } from '../../src/http/remote-routes.ts';
+import { createServer, type ServerSettings } from '../../src/http/server.ts';
 import { createLogger } from '../../src/logger.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type {
   RefreshResult,
+  RevisionStatus,
   Snapshot,
   SnapshotPart,
   SnapshotVariant,
@@ -68,13 +71,26 @@ export function createSnapshot(options: {
     urls: ['proxied'],
   });
   const merged = mergeMembers({ members: [{ name: 'grafana', prepared }], urls: 'proxied' });
+  const yaml = createVariant(merged.yaml);
+  const json = createVariant(merged.json);
+  const locations = createPart(merged.locations);
   return {
     virtual: 'all',
+    sequence: PUBLISHED_AT,
     revision: merged.revision,
-    yaml: createVariant(merged.yaml),
-    json: createVariant(merged.json),
-    locations: createPart(merged.locations),
-    locationsDigest: merged.locationsDigest,
+    yaml,
+    json,
+    locations,
+    digests: { yaml: yaml.digest, json: json.digest, locations: locations.digest },
+    sizes: {
+      yaml: yaml.identity.byteLength,
+      json: json.identity.byteLength,
+      locations: locations.byteLength,
+    },
+    heldSince: null,
+    madeOf: {},
+    configDigest: '',
+    history: [],
     olderLocations: [],
     publishedAt: PUBLISHED_AT,
     refreshedAt: PUBLISHED_AT,
@@ -107,6 +123,20 @@ export const UNCHANGED: RefreshResult = {
   error: null,
 };
 
+/** A kept revision, as it is told. */
+export function describeRevision(snapshot: Snapshot, served: boolean): RevisionStatus {
+  const { revision, publishedAt, charts, versions, conflicts, yaml } = snapshot;
+  return {
+    revision,
+    publishedAt: new Date(publishedAt).toISOString(),
+    charts,
+    versions,
+    conflicts,
+    bytes: yaml.identity.byteLength,
+    served,
+  };
+}
+
 /** A virtual repository that serves `snapshot`, with what a test changes about it. */
 export function createVirtual(
   snapshot: Snapshot | null,
@@ -116,6 +146,8 @@ export function createVirtual(
     name: 'all',
     state: snapshot === null ? 'cold' : 'warm',
     revision: snapshot?.revision ?? null,
+    stored: true,
+    held: null,
     refreshedAt: null,
     expiresAt: null,
     nextRefreshAt: null,
@@ -137,6 +169,10 @@ export function createVirtual(
       if (snapshot === null) throw new Error('the test has no snapshot');
       return { snapshot, source: 'cache' };
     },
+    revisions: () => (snapshot === null ? [] : [describeRevision(snapshot, true)]),
+    openRevision: (revision) => (snapshot?.revision === revision ? snapshot : null),
+    rollback: async (revision) => ({ revision, since: new Date(PUBLISHED_AT).toISOString() }),
+    release: async () => UNCHANGED,
     refresh: async () => UNCHANGED,
     status: () => ({ ...status, name: change.name ?? 'all' }),
     isSettled: () => true,
@@ -174,6 +210,11 @@ export function createRig(
   options: {
     readonly virtuals: readonly VirtualRepository[];
     readonly charts?: ChartFiles;
+    readonly remotes?: ServedRemotes;
+    readonly access?: AccessConfig | null;
+    readonly settings?: Partial<ServerSettings>;
+    /** What goes by, and what is waited for; the time of day stands still in any case. */
+    readonly clock?: Pick<Clock, 'monotonicMs' | 'setTimeout'>;
     readonly idleWriteMs?: number;
   },
 ): Rig {
@@ -190,7 +231,13 @@ export function createRig(
   });
   const { virtuals } = options;
   const metrics = createMetrics({ virtuals, load: () => ({ queueDepth: 0, utilization: 0 }) });
-  const clock = { ...systemClock, at: PUBLISHED_AT, now: () => clock.at };
+  const time = options.clock ?? systemClock;
+  const clock: Rig['clock'] = {
+    at: PUBLISHED_AT,
+    now: () => clock.at,
+    monotonicMs: () => time.monotonicMs(),
+    setTimeout: (fn, ms) => time.setTimeout(fn, ms),
+  };
   const app = createServer({
     virtuals: new Map(virtuals.map((virtual) => [virtual.name, virtual])),
     charts: options.charts ?? createCharts(),
@@ -198,6 +245,9 @@ export function createRig(
     logger,
     version: '1.2.3',
     clock,
+    ...(options.remotes === undefined ? {} : { remotes: options.remotes }),
+    ...(options.settings === undefined ? {} : { settings: options.settings }),
+    access: options.access ?? null,
     ...(options.idleWriteMs === undefined ? {} : { idleWriteMs: options.idleWriteMs }),
   });
   t.teardown(async () => {

@@ -9,6 +9,8 @@ import type { ChartFile, RemoteFileRequest } from '../../src/charts/chart-files.
 import type { RemoteConfig } from '../../src/config.ts';
 import { AppError, type ErrorCode } from '../../src/errors.ts';
 import { createServer } from '../../src/http/server.ts';
+import type { MemberIndexes } from '../../src/refresh/member-cache.ts';
+import type { VirtualRepository } from '../../src/refresh/snapshot.ts';
 import {
   createFixture,
   type FixtureOptions,
@@ -17,7 +19,7 @@ import {
   TTL_MS,
 } from '../support/app-fixture.ts';
 import { conditionalIndex } from '../support/scripted-upstream.ts';
-import { createCharts, createVirtual } from './harness.ts';
+import { createCharts, createVirtual, UNCHANGED } from './harness.ts';
 
 const INDEX = indexOf({ nginx: ['1.1.0', '1.0.0'], redis: ['2.0.0+build.1'] });
 const DIGEST = createHash('sha256').update(INDEX).digest('hex');
@@ -40,6 +42,9 @@ interface RigOptions extends Partial<FixtureOptions> {
   readonly remotes?: Readonly<Record<string, Partial<RemoteConfig>>>;
   readonly registry?: boolean;
   readonly open?: (request: RemoteFileRequest) => Promise<ChartFile | null>;
+  readonly confirm?: MemberIndexes['confirm'];
+  /** Where `all` with the member `one` is not enough. */
+  readonly served?: readonly VirtualRepository[];
 }
 
 const stored = (change: Partial<ChartFile> = {}): ChartFile => ({
@@ -54,7 +59,8 @@ const stored = (change: Partial<ChartFile> = {}): ChartFile => ({
 
 /** A server over two remotes: `one`, a member of the virtual repository `all`, and `lone`. */
 async function createRemoteRig(t: Test, options: RigOptions = {}) {
-  const { remotes = {}, registry = false, open = async () => stored(), ...more } = options;
+  const { remotes = {}, registry = false, open = async () => stored(), ...others } = options;
+  const { confirm, served = [createVirtual(null, { members: ['one'] })], ...more } = others;
   const fixture = await createFixture(t, {
     virtuals: { all: { members: ['one', 'lone'] } },
     ...more,
@@ -95,8 +101,15 @@ async function createRemoteRig(t: Test, options: RigOptions = {}) {
   );
   const { logger } = recordLog();
   const app = createServer({
-    virtuals: new Map([['all', createVirtual(null, { members: ['one'] })]]),
-    remotes: { configs, indexes: cache },
+    virtuals: new Map(served.map((virtual) => [virtual.name, virtual])),
+    remotes: {
+      configs,
+      indexes: {
+        openIndex: (...args) => cache.openIndex(...args),
+        findByUrl: (...args) => cache.findByUrl(...args),
+        confirm: confirm ?? ((name) => cache.confirm(name)),
+      },
+    },
     charts,
     metrics,
     logger,
@@ -277,6 +290,7 @@ t.test('an upstream that never gave an index is told by its failure', async (t) 
           throw new AppError(code, 'told by the test');
         },
         openChart: async () => null,
+        circuit: () => ({ state: 'closed', since: null, nextProbeAt: null }),
         close: async () => {},
       },
     });
@@ -668,4 +682,70 @@ t.test('a client that leaves amid an index leaves nothing open', async (t) => {
   sent.destroy();
   await closed;
   t.equal(source?.readableEnded, false);
+});
+
+t.test('a held index is confirmed, and all that have the remote as a member refresh', async (t) => {
+  const confirmed: string[] = [];
+  const refreshed: unknown[] = [];
+  const virtual = (name: string, members: readonly string[]) =>
+    createVirtual(null, {
+      name,
+      members,
+      refresh: (options) => {
+        refreshed.push({ name, ...options });
+        return new Promise(() => {});
+      },
+    });
+  const { ask } = await createRemoteRig(t, {
+    served: [virtual('all', ['lone', 'one']), virtual('few', ['one']), virtual('none', ['lone'])],
+    confirm: async (name) => {
+      confirmed.push(name);
+      return true;
+    },
+  });
+  const answer = await ask(`${ONE}/confirm`, { method: 'POST' });
+  t.equal(answer.status, 200);
+  t.same(JSON.parse(answer.body.toString()), { remote: 'one', confirmed: true });
+  t.equal(answer.headers['cache-control'], 'no-store');
+  t.same(confirmed, ['one']);
+  // Forced: upstream is asked for the held index again, whatever has not expired.
+  t.same(refreshed, [
+    { name: 'all', force: true },
+    { name: 'few', force: true },
+  ]);
+});
+
+t.test('where nothing is held there is nothing to confirm', async (t) => {
+  let refreshes = 0;
+  const refresh = async () => {
+    refreshes++;
+    return UNCHANGED;
+  };
+  const { ask } = await createRemoteRig(t, {
+    served: [createVirtual(null, { members: ['one'], refresh })],
+    confirm: async () => false,
+  });
+  const answer = await ask(`${ONE}/confirm`, { method: 'POST' });
+  t.equal(answer.status, 404);
+  t.match(answer.message, 'No index of remote "one" is held back');
+  const unknown = await ask('/api/v1/remote/oen/confirm', { method: 'POST' });
+  t.equal(unknown.status, 404);
+  t.match(unknown.message, 'Nearest: "one"');
+  const read = await ask(`${ONE}/confirm`);
+  t.strictSame([read.status, read.headers.allow], [405, 'POST']);
+  t.equal(refreshes, 0);
+});
+
+t.test('a confirmation that cannot be noted is 503, and starts nothing', async (t) => {
+  let refreshes = 0;
+  const refresh = async () => {
+    refreshes++;
+    return UNCHANGED;
+  };
+  const { ask } = await createRemoteRig(t, {
+    served: [createVirtual(null, { members: ['one'], refresh })],
+    confirm: () => Promise.reject(new AppError('store-failed', 'no answer')),
+  });
+  t.equal((await ask(`${ONE}/confirm`, { method: 'POST' })).status, 503);
+  t.equal(refreshes, 0);
 });

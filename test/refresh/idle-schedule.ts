@@ -7,5 +7,5 @@ new Schedule({
   intervalMs: 3_600_000,
   clock: systemClock,
   random: Math.random,
-  run: async () => {},
+  run: async () => null,
 }).start();

@@ -1,7 +1,7 @@
 /**
- * A process that refreshes a virtual repository once and kills itself at one step of it. Run by
- * `publish-crash.test.ts`: `DIR ORIGIN before|after NUMBER`. Says on standard output, a line each,
- * the steps that it begins.
+ * A process that publishes a revision, and removes old ones a minute later, and kills itself at one step of
+ * that. Run by `publish-crash.test.ts`: `DIR ORIGIN before|after NUMBER`. Says on standard output, a line
+ * each, the steps that it begins, such as `set virtual:all`.
  */
 import { writeSync } from 'node:fs';
 import { createParts } from '../support/app-fixture.ts';
@@ -32,17 +32,21 @@ const parts = createParts({
   origin,
   wrapObjects: (store) => ({
     ...store,
-    put: (key, body, options) => step('put', () => store.put(key, body, options)),
-    stat: (key) => step('stat', () => store.stat(key)),
-    remove: (key) => step('remove', () => store.remove(key)),
+    put: (key, body, options) => step(`put ${key}`, () => store.put(key, body, options)),
+    stat: (key) => step(`stat ${key}`, () => store.stat(key)),
+    remove: (key) => step(`remove ${key}`, () => store.remove(key)),
   }),
   wrapState: (store) => ({
     ...store,
-    set: (key, value, options) => step('set', () => store.set(key, value, options)),
+    set: (key, value, options) => step(`set ${key}`, () => store.set(key, value, options)),
   }),
 });
 await parts.virtual().load();
 const { outcome } = await parts.virtual().refresh({ force: true });
+await parts.virtual().whenIdle();
+// What was seen to be of no use is removed by a refresh that comes later.
+await parts.clock.advance(60_000);
+await parts.virtual().refresh({ force: true });
 await parts.virtual().whenIdle();
 await parts.close();
 process.exitCode = outcome === 'published' ? 0 : 1;

@@ -26,6 +26,8 @@ function createRig(
     readonly intervalMs?: number;
     readonly random?: () => number;
     readonly takesMs?: (run: number) => number;
+    /** What each run resolves with. */
+    readonly waitMs?: (run: number) => number | null;
   } = {},
 ): Rig {
   const clock = new FakeClock();
@@ -42,6 +44,7 @@ function createRig(
       const ms = options.takesMs?.(runs.length) ?? 0;
       if (ms > 0) await new Promise<void>((resolve) => clock.setTimeout(resolve, ms));
       running--;
+      return options.waitMs?.(runs.length) ?? null;
     },
   });
   t.teardown(() => schedule.close());
@@ -82,7 +85,10 @@ t.test('two hundred that start together do not run together', async (t) => {
       intervalMs: 3_600_000,
       clock,
       random: () => random.below(1e6) / 1e6,
-      run: async () => void runs.push(clock.monotonicMs()),
+      run: async () => {
+        runs.push(clock.monotonicMs());
+        return null;
+      },
     });
     t.teardown(() => schedule.close());
     schedule.start();
@@ -134,6 +140,58 @@ t.test('the time of the next run is known, except during one', async (t) => {
   t.equal(schedule.nextAt, start + 2 * INTERVAL_MS);
 });
 
+t.test(
+  'a run that was too early is run again when it says, and marks count from there',
+  async (t) => {
+    const { clock, schedule, runs } = createRig(t, {
+      takesMs: () => 10,
+      waitMs: (run) => (run === 2 ? 1700 : null),
+    });
+    const start = clock.now();
+    schedule.start();
+    await clock.advance(2 * INTERVAL_MS + 10);
+    t.equal(schedule.nextAt, start + 2010 + 1700);
+    await clock.advance(10 * INTERVAL_MS);
+    t.strictSame(runs.slice(0, 5), [1000, 2000, 3710, 4710, 5710]);
+  },
+);
+
+t.test('those that were too early together do not run together', async (t) => {
+  const { clock, schedule, runs } = createRig(t, { random: () => 1 });
+  schedule.start();
+  schedule.retryAfter(400);
+  await clock.advance(419);
+  t.strictSame(runs, [], 'a little later than it was told, not earlier');
+  await clock.advance(1);
+  t.strictSame(runs, [420]);
+  schedule.retryAfter(100 * INTERVAL_MS);
+  t.equal(schedule.nextAt, clock.now() + 100 * INTERVAL_MS + 0.05 * INTERVAL_MS);
+});
+
+t.test('for how long the next run may still be put off is known', async (t) => {
+  const { clock, schedule } = createRig(t, {
+    random: () => 1,
+    takesMs: (run) => (run === 2 ? 100 : 0),
+  });
+  t.equal(schedule.untilDueMs(), null);
+  schedule.start();
+  t.equal(schedule.untilDueMs(), INTERVAL_MS, 'until the mark, although it will run earlier');
+  await clock.advance(300);
+  t.equal(schedule.untilDueMs(), INTERVAL_MS - 300);
+  await clock.advance(650);
+  t.equal(schedule.untilDueMs(), INTERVAL_MS + 50, 'after a run it is the next mark');
+  await clock.advance(1000);
+  t.equal(schedule.nextAt, null);
+  t.equal(schedule.untilDueMs(), INTERVAL_MS + 50, 'during one as well');
+  await clock.advance(100);
+  schedule.retryAfter(700);
+  t.equal(schedule.untilDueMs(), 735, 'and what was put off is due when it runs');
+  schedule.close();
+  t.equal(schedule.untilDueMs(), null);
+  schedule.retryAfter(5);
+  t.strictSame(clock.armedDelaysMs, []);
+});
+
 t.test('starting it twice starts one schedule', async (t) => {
   const { clock, schedule, runs } = createRig(t);
   schedule.start();
@@ -182,7 +240,10 @@ t.test('with the clock of the machine, such an interval does not fire at once', 
     intervalMs: 2 ** 31 + 1000,
     clock: systemClock,
     random: () => 0,
-    run: async () => void runs.push(1),
+    run: async () => {
+      runs.push(1);
+      return null;
+    },
   });
   t.teardown(() => schedule.close());
   const warnings: Error[] = [];

@@ -7,6 +7,7 @@ import {
   type PartContent,
   type PartName,
   SnapshotMemory,
+  type StoredPart,
 } from '../../src/refresh/snapshot-memory.ts';
 import { createFilesystemObjectStore } from '../../src/storage/filesystem-object-store.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
@@ -59,21 +60,35 @@ function createRig(t: Test, maxBytes: number) {
     await disk.close();
   });
   let number = 0;
-  /** Stores parts, as publishing does, and puts them into the memory; each has bytes of its own. */
+  const keys = new Map<SnapshotPart, string>();
+  /**
+   * Stores parts, as publishing does, and puts them into the memory; each has bytes of its own. Those that
+   * are pinned are not stored.
+   */
   const publish = async <Name extends PartName>(
     virtual: string,
     sizes: Readonly<Record<Name, number>>,
+    { isPinned = false } = {},
   ): Promise<Readonly<Record<Name, SnapshotPart>>> => {
     const contents: Partial<Record<PartName, PartContent>> = {};
     for (const [name, size] of Object.entries(sizes) as [Name, number][]) {
       const bytes = share(Buffer.alloc(size, ++number));
       const key = `virtuals/${virtual}/${name}-${number}`;
-      await disk.put(key, bytes);
+      if (!isPinned) await disk.put(key, bytes);
       contents[name] = { key, digest: sha256(bytes), bytes };
     }
-    return memory.place(virtual, contents as Record<Name, PartContent>);
+    const parts = memory.place(virtual, contents, { isPinned });
+    for (const [name, part] of Object.entries(parts) as [Name, SnapshotPart][]) {
+      keys.set(part, contents[name]!.key);
+    }
+    return parts as Readonly<Record<Name, SnapshotPart>>;
   };
-  return { memory, objects, disk, publish, counts, seen, logged: lines };
+  /** What a pointer would say of a part that was published. */
+  const storedAs = (part: SnapshotPart): StoredPart => {
+    const { digest, byteLength } = part;
+    return { key: keys.get(part)!, digest, byteLength };
+  };
+  return { memory, objects, disk, publish, storedAs, counts, seen, logged: lines };
 }
 
 /** What a request does. */
@@ -235,10 +250,10 @@ t.test('bytes that are being sent stay what they are when they leave the memory'
 t.test('older locations', async (t) => {
   /** Publishes locations, with those before as the older ones, as the store does. */
   const move = async (
-    { publish, memory }: ReturnType<typeof createRig>,
+    { publish, storedAs, memory }: ReturnType<typeof createRig>,
     before: SnapshotPart,
   ): Promise<{ now: SnapshotPart; older: SnapshotPart }> => {
-    const [older] = memory.placeOlder('all', [memory.storedAs(before)!]);
+    const [older] = memory.placeOlder('all', [storedAs(before)]);
     const { locations } = await publish('all', { locations: SIZE });
     return { now: locations, older: older! };
   };
@@ -271,8 +286,8 @@ t.test('older locations', async (t) => {
     const { locations: first } = await rig.publish('all', { locations: SIZE });
     const { now: second } = await move(rig, first);
     const { locations: other } = await rig.publish('other', { locations: SIZE });
-    rig.memory.placeOlder('other', [rig.memory.storedAs(other)!]);
-    const stored = [second, first].map((part) => rig.memory.storedAs(part)!);
+    rig.memory.placeOlder('other', [rig.storedAs(other)]);
+    const stored = [second, first].map(rig.storedAs);
     const older = rig.memory.placeOlder('all', stored);
     t.strictSame(older, [second, first]);
     await rig.publish('all', { locations: SIZE });
@@ -403,4 +418,70 @@ t.test('loading', async (t) => {
       }
     });
   }
+});
+
+t.test('pinned', async (t) => {
+  t.test('what the store does not have yet stays, whatever the budget is', async (t) => {
+    const { publish, memory, seen } = createRig(t, 2 * SIZE);
+    const other = await publish('other', { yaml: SIZE, json: SIZE });
+    for (const part of Object.values(other)) part.resident();
+    const pinned = await publish(
+      'all',
+      { yaml: SIZE, json: SIZE, locations: 5 * SIZE },
+      { isPinned: true },
+    );
+    for (const part of Object.values(pinned)) t.equal(await read(part), 'memory');
+    t.strictSame(seen.evicted, ['other', 'other'], 'what the store has makes room');
+    await publish('third', { jsonGzip: SIZE });
+    for (const part of Object.values(pinned)) t.equal(await read(part), 'memory');
+    t.equal(seen.bytes, 7 * SIZE);
+    memory.release('all', []);
+    t.equal(seen.bytes, 7 * SIZE);
+  });
+
+  t.test('once it is stored it leaves like everything else', async (t) => {
+    const { publish, memory, disk, storedAs, seen } = createRig(t, 2 * SIZE);
+    const pinned = await publish(
+      'all',
+      { yaml: SIZE, json: SIZE, jsonGzip: SIZE, locations: 5 * SIZE },
+      { isPinned: true },
+    );
+    for (const part of Object.values(pinned)) {
+      await disk.put(storedAs(part).key, part.resident()!);
+    }
+    pinned.json.resident();
+    memory.unpin('all');
+    t.ok(seen.bytes <= 2 * SIZE);
+    t.equal(pinned.locations.resident(), null, 'what alone is more than the budget first');
+    t.equal(pinned.yaml.resident(), null, 'and what was used least');
+    t.not(pinned.json.resident(), null);
+    t.equal(seen.bytes, 2 * SIZE);
+    for (const part of Object.values(pinned)) await read(part);
+    memory.unpin('all');
+    t.equal(seen.bytes, 2 * SIZE, 'which is the same the second time');
+  });
+
+  t.test('what takes its place lets it go', async (t) => {
+    const { publish, seen } = createRig(t, SIZE);
+    const pinned = await publish('all', { yaml: 3 * SIZE }, { isPinned: true });
+    t.equal(seen.bytes, 3 * SIZE);
+    await publish('all', { yaml: SIZE });
+    t.equal(pinned.yaml.resident(), null);
+    t.equal(seen.bytes, SIZE);
+  });
+});
+
+t.test('what is borrowed is read each time, and never kept', async (t) => {
+  const { publish, memory, storedAs, counts, seen } = createRig(t, 9 * SIZE);
+  const { json } = await publish('all', { json: SIZE });
+  const borrowed = memory.borrow('all', 'json', storedAs(json));
+  t.match(borrowed, { digest: json.digest, byteLength: SIZE });
+  t.equal(borrowed.resident(), null);
+  for (let request = 0; request < 5; request++) t.equal(await read(borrowed), 'store');
+  await memory.close();
+  t.equal(sha256(await borrowed.load()), json.digest);
+  t.equal(counts.loads, 1, 'however often it is streamed, only who loads it reads it');
+  t.equal(borrowed.resident(), null);
+  t.equal(seen.bytes, SIZE);
+  t.equal(await read(json), 'memory', 'and what is served is where it was');
 });

@@ -6,26 +6,25 @@ import { mergeMembers } from '../../src/helm/assemble.ts';
 import { findLocation } from '../../src/helm/locations.ts';
 import type { MergedIndex, MergedLocations } from '../../src/helm/model.ts';
 import { createMetrics } from '../../src/metrics.ts';
+import { keysOf as keysNamedBy, type Pointer } from '../../src/refresh/revision-pointer.ts';
 import type { Snapshot } from '../../src/refresh/snapshot.ts';
-import {
-  type CompressedParts,
-  type Publication,
-  SnapshotStore,
-} from '../../src/refresh/snapshot-store.ts';
+import { type Publication, SnapshotStore } from '../../src/refresh/snapshot-store.ts';
 import { createEmbeddedStateStore } from '../../src/storage/embedded-state-store.ts';
 import { createFilesystemObjectStore } from '../../src/storage/filesystem-object-store.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
-import type { JsonValue, StateStore } from '../../src/storage/state-store.ts';
+import type { StateStore } from '../../src/storage/state-store.ts';
 import { bytesOf, directoryOf, indexOf, recordLog, servedIn } from '../support/app-fixture.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { createInlineEngine, share } from '../support/inline-engine.ts';
 
 const engine = createInlineEngine();
 const TIMES = { refreshedAt: 1000, expiresAt: 5000 };
+const GRACE_MS = 60_000;
 const GO_ON = new AbortController().signal;
 
 interface Rig {
   readonly store: SnapshotStore;
+  readonly clock: FakeClock;
   readonly objects: ObjectStore;
   readonly state: StateStore;
   /** The calls to the stores, in order: `put index.yaml`, `set virtual:all`, … */
@@ -36,7 +35,8 @@ interface Rig {
   readonly restart: () => SnapshotStore;
 }
 
-function createRig(t: Test): Rig {
+function createRig(t: Test, { keepRevisions = 2 } = {}): Rig {
+  const clock = new FakeClock();
   const { logger, lines } = recordLog();
   const path = directoryOf(t);
   const disk = createFilesystemObjectStore({ path: `${path}/objects`, logger });
@@ -91,38 +91,91 @@ function createRig(t: Test): Rig {
           return engine.compress(bytes);
         },
       },
-      clock: new FakeClock(),
+      clock,
       logger,
       metrics,
       maxMemoryBytes: 2 ** 20,
+      keepRevisions,
       collectGarbage: () => steps.push('collect'),
     });
     t.teardown(() => store.close());
     return store;
   };
-  return { store: restart(), objects, state, steps, counted, logged: lines, restart };
+  return { store: restart(), clock, objects, state, steps, counted, logged: lines, restart };
 }
 
-/** Publishes, compresses and tidies up, as a refresh does. */
-async function publish(
-  { store }: Rig,
+interface PublishOptions {
+  readonly virtual?: string;
+  readonly previous?: Snapshot | null;
+  readonly refreshedAt?: number;
+  readonly expiresAt?: number;
+}
+
+/** Writes a revision and points to it, as a refresh does where nobody else publishes. */
+async function write(
+  store: SnapshotStore,
   merged: Publication,
-  options: { readonly virtual?: string; readonly previous?: Snapshot | null } = {},
+  options: PublishOptions = {},
 ): Promise<Snapshot> {
-  const { virtual = 'all', previous = null } = options;
-  const snapshot = await store.publish(merged, { virtual, previous, ...TIMES });
-  const parts = await store.complete(snapshot, { signal: GO_ON });
-  await store.removeOld(snapshot, previous);
-  return withGzip(snapshot, parts);
+  const { virtual = 'all', previous = null, ...times } = options;
+  const sequence = (previous?.sequence ?? 0) + 1;
+  const draft = store.draft(merged, {
+    ...{ virtual, previous, sequence, madeOf: {}, configDigest: '' },
+    ...TIMES,
+    ...times,
+  });
+  await store.write(draft);
+  await pointTo(store, virtual, draft.pointer);
+  return store.place(draft, { isPinned: false });
 }
 
-function withGzip(snapshot: Snapshot, parts: CompressedParts | null): Snapshot {
-  const { yaml, json } = snapshot;
-  return {
-    ...snapshot,
-    yaml: { ...yaml, gzip: parts?.yamlGzip ?? yaml.gzip },
-    json: { ...json, gzip: parts?.jsonGzip ?? json.gzip },
-  };
+async function pointTo(store: SnapshotStore, virtual: string, pointer: Pointer): Promise<void> {
+  const { generation } = await store.read(virtual);
+  if ((await store.move(virtual, pointer, generation)) === null) throw new Error('a race');
+}
+
+/** Compresses a snapshot and names what is compressed; null where there is nothing to do. */
+async function complete(store: SnapshotStore, snapshot: Snapshot): Promise<Snapshot | null> {
+  const made = await store.compress(snapshot, { signal: GO_ON });
+  if (made === null) return null;
+  const digests = { ...snapshot.digests };
+  const sizes = { ...snapshot.sizes };
+  for (const [name, { digest, bytes }] of Object.entries(made)) {
+    Object.assign(digests, { [name]: digest });
+    Object.assign(sizes, { [name]: bytes.byteLength });
+  }
+  const { virtual } = snapshot;
+  const pointer = { ...snapshot, digests, sizes };
+  await pointTo(store, virtual, pointer);
+  const draft = await store.fetch(virtual, pointer, snapshot, made);
+  return store.place(draft!, { isPinned: false });
+}
+
+/** What a start serves. */
+async function load(store: SnapshotStore, virtual = 'all'): Promise<Snapshot | null> {
+  const { pointer } = await store.read(virtual);
+  const draft = pointer === null ? null : await store.fetch(virtual, pointer, null);
+  return draft === null ? null : store.place(draft, { isPinned: false });
+}
+
+/** Publishes, compresses and tidies up. */
+async function publish(
+  rig: Rig,
+  merged: Publication,
+  options: PublishOptions = {},
+): Promise<Snapshot> {
+  const { store } = rig;
+  const written = await write(store, merged, options);
+  const snapshot = (await complete(store, written)) ?? written;
+  await tidyUp(rig, snapshot);
+  return snapshot;
+}
+
+/** Removes what is of no use, as refreshes do that are far enough from each other. */
+async function tidyUp({ store, clock }: Rig, snapshot: Snapshot): Promise<void> {
+  await store.removeOld(snapshot.virtual, snapshot);
+  await clock.advance(GRACE_MS);
+  await store.removeOld(snapshot.virtual, snapshot);
 }
 
 /** What is of a snapshot once its bytes are read. */
@@ -170,19 +223,19 @@ async function keysOf(objects: ObjectStore): Promise<readonly string[]> {
 t.test('what is published is what is loaded', async (t) => {
   const rig = createRig(t);
   const { store } = rig;
-  t.equal(await store.load('all'), null);
+  t.equal(await load(store), null);
   const published = await publish(rig, await merge('1.0.0'));
   t.match(published, { virtual: 'all', publishedAt: 1000, ...TIMES, charts: 1, versions: 1 });
   const content = contentOf(published);
-  t.strictSame(contentOf(await store.load('all')), content);
-  t.equal(await store.load('other'), null);
+  t.strictSame(contentOf(await load(store)), content);
+  t.equal(await load(store, 'other'), null);
 });
 
 t.test('the pointer moves after every object is there and checked', async (t) => {
   const rig = createRig(t);
   const { store, steps } = rig;
   const merged = await merge('1.0.0');
-  await store.publish(merged, { virtual: 'all', previous: null, ...TIMES });
+  await write(store, merged);
   const parts = ['index.yaml', 'index.json', `locations-${merged.locationsDigest.slice(0, 16)}`];
   t.strictSame(
     steps.slice(0, -1).sort(),
@@ -190,21 +243,17 @@ t.test('the pointer moves after every object is there and checked', async (t) =>
   );
   t.equal(steps.at(-1), 'set virtual:all');
   t.equal(rig.counted.compress, 0, 'and nobody has waited for gzip');
-  t.strictSame(servedIn(await store.load('all')), ['nginx@1.0.0']);
+  t.strictSame(servedIn(await load(store)), ['nginx@1.0.0']);
 });
 
 t.test('the pointer names what is compressed after it is there and checked', async (t) => {
   const rig = createRig(t);
   const { store, steps, state } = rig;
-  const snapshot = await store.publish(await merge('1.0.0'), {
-    virtual: 'all',
-    previous: null,
-    ...TIMES,
-  });
+  const snapshot = await write(store, await merge('1.0.0'));
   t.match(snapshot, { yaml: { gzip: null }, json: { gzip: null } });
-  t.match(await store.load('all'), { yaml: { gzip: null }, json: { gzip: null } });
+  t.match(await load(rig.restart()), { yaml: { gzip: null }, json: { gzip: null } });
   steps.length = 0;
-  const parts = await store.complete(snapshot, { signal: GO_ON });
+  const completed = (await complete(store, snapshot))!;
   t.strictSame(steps, [
     'put index.json.gz',
     'stat index.json.gz',
@@ -212,42 +261,24 @@ t.test('the pointer names what is compressed after it is there and checked', asy
     'stat index.yaml.gz',
     'set virtual:all',
   ]);
-  t.ok(gunzipSync(bytesOf(parts!.yamlGzip!)).equals(await snapshot.yaml.identity.load()));
-  t.ok(gunzipSync(bytesOf(parts!.jsonGzip!)).equals(await snapshot.json.identity.load()));
+  for (const { identity, gzip } of [completed.yaml, completed.json]) {
+    t.ok(gunzipSync(bytesOf(gzip)).equals(bytesOf(identity)));
+  }
   t.match((await state.get('virtual:all'))?.value, {
-    digests: { yamlGzip: parts!.yamlGzip!.digest, jsonGzip: parts!.jsonGzip!.digest },
+    digests: { yamlGzip: completed.yaml.gzip!.digest, jsonGzip: completed.json.gzip!.digest },
   });
-  t.equal(await store.complete(withGzip(snapshot, parts), { signal: GO_ON }), null, 'only once');
+  t.equal(await complete(store, completed), null, 'only once');
   t.equal(rig.counted.compress, 2);
 });
 
-t.test('a pointer that has moved on is not completed', async (t) => {
-  const rig = createRig(t);
-  const { store, objects, steps } = rig;
-  const first = await store.publish(await merge('1.0.0'), {
-    virtual: 'all',
-    previous: null,
-    ...TIMES,
-  });
-  const { put } = objects;
-  let second: Snapshot | null = null;
-  objects.put = async (key, body) => {
-    if (second === null && key.endsWith('.gz')) {
-      second = first;
-      second = await store.publish(await merge('2.0.0'), {
-        virtual: 'all',
-        previous: first,
-        ...TIMES,
-      });
-    }
-    return put(key, body);
-  };
-  steps.length = 0;
-  t.equal(await store.complete(first, { signal: GO_ON }), null);
-  t.equal(steps.filter((step) => step === 'set virtual:all').length, 1);
-  t.strictSame(servedIn(await store.load('all')), ['nginx@2.0.0']);
-  const parts = await store.complete(second!, { signal: GO_ON });
-  t.ok(parts?.yamlGzip, 'the one that it names can be');
+t.test('a pointer that somebody else has moved stays where it is', async (t) => {
+  const { store } = createRig(t);
+  const first = await write(store, await merge('1.0.0'));
+  const { generation } = await store.read('all');
+  await write(store, await merge('2.0.0'), { previous: first });
+  t.equal(await store.move('all', first, generation), null);
+  t.strictSame(servedIn(await load(store)), ['nginx@2.0.0']);
+  t.equal(await store.move('other', first, generation), null, 'nor one that is not there');
 });
 
 t.test(
@@ -256,7 +287,7 @@ t.test(
     const rig = createRig(t);
     const { store, steps } = rig;
     const merged = await merge('1.0.0');
-    const snapshot = await store.publish(merged, { virtual: 'all', previous: null, ...TIMES });
+    const snapshot = await write(store, merged);
     const abandon = new AbortController();
     const { compress } = engine;
     t.teardown(() => {
@@ -268,51 +299,34 @@ t.test(
         return new Promise(() => {});
       };
     });
-    const completing = store.complete(snapshot, { signal: abandon.signal });
-    const behind = store.complete(snapshot, { signal: abandon.signal });
+    const compressing = store.compress(snapshot, { signal: abandon.signal });
+    const behind = store.compress(snapshot, { signal: abandon.signal });
     await begun;
     steps.length = 0;
     abandon.abort();
-    await t.rejects(completing, { code: 'aborted' });
+    await t.rejects(compressing, { code: 'aborted' });
     await t.rejects(behind, { code: 'aborted' });
     t.strictSame(steps, []);
     engine.compress = compress;
-    t.ok(await store.complete(snapshot, { signal: GO_ON }));
+    t.ok(await store.compress(snapshot, { signal: GO_ON }));
   },
 );
-
-t.test('a pointer that another process has moved is not completed either', async (t) => {
-  const { store, objects, state } = createRig(t);
-  const options = { virtual: 'all', previous: null, ...TIMES };
-  const snapshot = await store.publish(await merge('1.0.0'), options);
-  const { put } = objects;
-  objects.put = async (key, body) => {
-    await state.set('virtual:all', { moved: true });
-    return put(key, body);
-  };
-  t.equal(await store.complete(snapshot, { signal: GO_ON }), null);
-  t.strictSame((await state.get('virtual:all'))?.value, { moved: true });
-});
 
 t.test('compressing that fails leaves what is published as it is', async (t) => {
   const rig = createRig(t);
   const { store, objects } = rig;
-  const snapshot = await store.publish(await merge('1.0.0'), {
-    virtual: 'all',
-    previous: null,
-    ...TIMES,
-  });
+  const snapshot = await write(store, await merge('1.0.0'));
   const { put } = objects;
   objects.put = async (key, body) => {
     if (key.endsWith('index.yaml.gz')) throw new Error('no space');
     return put(key, body);
   };
-  await t.rejects(store.complete(snapshot, { signal: GO_ON }), /no space/);
-  const loaded = await store.load('all');
+  await t.rejects(store.compress(snapshot, { signal: GO_ON }), /no space/);
+  const loaded = await load(store);
   t.match(loaded, { yaml: { gzip: null }, json: { gzip: null } });
   t.strictSame(servedIn(loaded), ['nginx@1.0.0']);
   objects.put = put;
-  t.ok(await store.complete(loaded!, { signal: GO_ON }), 'and can be tried again');
+  t.ok(await complete(store, loaded!), 'and can be tried again');
 });
 
 t.test('garbage is collected after what is compressed, by the bytes of it', async (t) => {
@@ -329,7 +343,7 @@ t.test('garbage is collected after what is compressed, by the bytes of it', asyn
     locations: { ...small.locations, byteLength: 64 * 2 ** 20 },
   };
   steps.length = 0;
-  await store.complete(big, { signal: GO_ON });
+  await store.compress(big, { signal: GO_ON });
   t.strictSame(steps, ['collect']);
 });
 
@@ -351,7 +365,7 @@ t.test('of the old revisions one is left, of the others everything goes', async 
       .map((part) => `remove ${part}`)
       .sort(),
   );
-  t.strictSame(servedIn(await store.load('all')), ['nginx@3.0.0']);
+  t.strictSame(servedIn(await load(store)), ['nginx@3.0.0']);
 });
 
 t.test('older locations', async (t) => {
@@ -388,39 +402,34 @@ t.test('older locations', async (t) => {
     await publish(rig, await merge('2.0.0'), { previous: first });
     const after = rig.restart();
     const loads: string[] = [];
-    const { load } = rig.objects;
+    const { load: loadObject } = rig.objects;
     rig.objects.load = async (key, options) => {
       loads.push(key);
-      return load(key, options);
+      return loadObject(key, options);
     };
-    const loaded = await after.load('all');
+    const loaded = await load(after);
     const [older] = loaded!.olderLocations;
     t.equal(older!.resident(), null);
     t.equal(loads.length, 5);
     t.ok((await olderUrls(loaded, '1.0.0'))[0]);
     t.equal(loads.length, 6);
-    t.equal(older!.digest, first.locationsDigest);
+    t.equal(older!.digest, first.locations.digest);
     t.ok(older!.resident(), 'and stay in memory then');
 
-    const third = await after.publish(await merge('3.0.0'), {
-      virtual: 'all',
-      previous: loaded,
-      ...TIMES,
-    });
+    const third = await write(after, await merge('3.0.0'), { previous: loaded });
     t.strictSame(
       third.olderLocations.map(({ digest }) => digest),
-      [loaded!.locationsDigest],
+      [loaded!.locations.digest],
     );
   });
 
   t.test('completing a pointer does not forget them', async (t) => {
     const rig = createRig(t);
     const previous = await publish(rig, await merge('1.0.0'));
-    const options = { virtual: 'all', previous, ...TIMES };
-    await rig.store.publish(await merge('2.0.0'), options);
-    const loaded = await rig.restart().load('all');
-    t.ok(await rig.store.complete((await rig.store.load('all'))!, { signal: GO_ON }));
-    const completed = await rig.restart().load('all');
+    await write(rig.store, await merge('2.0.0'), { previous });
+    const loaded = await load(rig.restart());
+    t.ok(await complete(rig.store, (await load(rig.store))!));
+    const completed = await load(rig.restart());
     t.ok(completed!.yaml.gzip);
     t.strictSame(contentOf(completed)!.older, contentOf(loaded)!.older);
     t.equal(completed!.olderLocations.length, 1);
@@ -432,7 +441,7 @@ t.test('older locations', async (t) => {
     const second = await publish(rig, await moved('1.0.0', first), { previous: first });
     t.equal(second.revision, first.revision);
     t.strictSame(await olderUrls(second, '1.0.0'), [['https://charts.example/nginx-1.0.0.tgz']]);
-    t.strictSame(await olderUrls(await rig.restart().load('all'), '1.0.0'), [
+    t.strictSame(await olderUrls(await load(rig.restart()), '1.0.0'), [
       ['https://charts.example/nginx-1.0.0.tgz'],
     ]);
     const third = await publish(rig, await merge('2.0.0'), { previous: second });
@@ -440,26 +449,25 @@ t.test('older locations', async (t) => {
   });
 
   t.test('a table that says the same is none of them, and displaces none', async (t) => {
-    const rig = createRig(t);
+    const rig = createRig(t, { keepRevisions: 3 });
     const first = await publish(rig, await merge('1.0.0'));
     const second = await publish(rig, await merge('2.0.0'), { previous: first });
     const described = await merge('2.0.0', '    description: told anew\n');
-    t.equal(described.locationsDigest, second.locationsDigest);
+    t.equal(described.locationsDigest, second.locations.digest);
     t.not(described.revision, second.revision);
     const third = await publish(rig, described, { previous: second });
     t.ok((await olderUrls(third, '1.0.0'))[0]);
-    t.ok((await olderUrls(await rig.restart().load('all'), '1.0.0'))[0]);
+    t.ok((await olderUrls(await load(rig.restart()), '1.0.0'))[0]);
     const back = await publish(rig, await merge('1.0.0'), { previous: third });
     t.strictSame(
       back.olderLocations.map(({ digest }) => digest),
-      [second.locationsDigest],
+      [second.locations.digest],
     );
   });
 
   t.test('what the pointer names is kept, and nothing else', async (t) => {
     const rig = createRig(t);
     let previous: Snapshot | null = null;
-    const isNamed = new Set<string>();
     const steps: readonly ((before: Snapshot) => Promise<Publication>)[] = [
       () => merge('1.0.0'),
       () => merge('2.0.0'),
@@ -471,23 +479,11 @@ t.test('older locations', async (t) => {
     for (const [number, step] of steps.entries()) {
       const before: Snapshot | null = previous;
       previous = await publish(rig, await step(before!), { previous: before });
-      const pointer = (await rig.state.get('virtual:all'))!.value as unknown as {
-        olderLocations: { key: string }[];
-      };
-      const older = pointer.olderLocations.map(({ key }) => key);
-      for (const key of older) isNamed.add(key);
-      const keys = await keysOf(rig.objects);
-      t.ok(
-        older.every((key) => keys.includes(key)),
-        `step ${number}`,
-      );
-      const tables = keys.filter((key) => key.includes('/locations-'));
-      t.ok(tables.length <= 3, `step ${number}: ${tables.length} tables`);
-      const indexes = keys.filter((key) => key.endsWith('/index.yaml'));
-      const revisions = [before ?? previous, previous].map(({ revision }) => revision);
-      t.equal(indexes.length, new Set(revisions).size, `step ${number}`);
+      const { pointer } = await rig.store.read('all');
+      t.equal(pointer!.history.length, Math.min(number, 1));
+      const named = [...keysNamedBy('all', pointer!)].sort();
+      t.strictSame([...(await keysOf(rig.objects))].sort(), named, `step ${number}`);
     }
-    t.ok(isNamed.size >= 4);
   });
 
   for (const damage of ['removed', 'cut', 'changed'] as const) {
@@ -496,37 +492,12 @@ t.test('older locations', async (t) => {
       const first = await publish(rig, await merge('1.0.0'));
       await damagePart(rig, 'locations', damage);
       await publish(rig, await merge('2.0.0'), { previous: first });
-      const loaded = await rig.restart().load('all');
+      const loaded = await load(rig.restart());
       t.strictSame(servedIn(loaded), ['nginx@2.0.0']);
       await t.rejects(loaded!.olderLocations[0]!.load(), { code: 'store-failed' });
       t.strictSame(rig.logged, []);
     });
   }
-
-  t.test('a pointer that names none, or what is no name, has none', async (t) => {
-    const rig = createRig(t);
-    const first = await publish(rig, await merge('1.0.0'));
-    await publish(rig, await merge('2.0.0'), { previous: first });
-    const pointer = (await rig.state.get('virtual:all'))!.value as Record<string, JsonValue>;
-    const [named] = pointer.olderLocations as Record<string, JsonValue>[];
-    const { olderLocations: _olderLocations, ...without } = pointer;
-    for (const value of [
-      without,
-      { ...pointer, olderLocations: null },
-      { ...pointer, olderLocations: {} },
-      { ...pointer, olderLocations: [null, 'text', [], {}] },
-      { ...pointer, olderLocations: [{ ...named, key: 'virtuals/other/locations' }] },
-      { ...pointer, olderLocations: [{ ...named, digest: 'none' }] },
-      { ...pointer, olderLocations: [{ ...named, byteLength: '5' }] },
-    ]) {
-      await rig.state.set('virtual:all', value);
-      const loaded = await rig.restart().load('all');
-      t.strictSame(servedIn(loaded), ['nginx@2.0.0']);
-      t.strictSame(loaded!.olderLocations, [], JSON.stringify(value).slice(-60));
-    }
-    await rig.state.set('virtual:all', pointer);
-    t.equal((await rig.restart().load('all'))!.olderLocations.length, 1);
-  });
 });
 
 t.test('virtual repositories do not remove each other', async (t) => {
@@ -534,12 +505,12 @@ t.test('virtual repositories do not remove each other', async (t) => {
   const { store } = rig;
   for (const virtual of ['all', 'all-of-them']) {
     for (const version of ['1.0.0', '2.0.0', '3.0.0']) {
-      const previous = await store.load(virtual);
+      const previous = await load(store, virtual);
       await publish(rig, await merge(version), { virtual, previous });
     }
   }
-  t.strictSame(servedIn(await store.load('all')), ['nginx@3.0.0']);
-  t.strictSame(servedIn(await store.load('all-of-them')), ['nginx@3.0.0']);
+  t.strictSame(servedIn(await load(store)), ['nginx@3.0.0']);
+  t.strictSame(servedIn(await load(store, 'all-of-them')), ['nginx@3.0.0']);
 });
 
 t.test('old objects that cannot be removed do not fail the publish', async (t) => {
@@ -551,7 +522,7 @@ t.test('old objects that cannot be removed do not fail the publish', async (t) =
   };
   await publish(rig, await merge('1.0.0'));
   t.match(logged, [{ level: 'warn', virtual: 'all', msg: 'old snapshots could not be removed' }]);
-  t.strictSame(servedIn(await store.load('all')), ['nginx@1.0.0']);
+  t.strictSame(servedIn(await load(store)), ['nginx@1.0.0']);
 });
 
 t.test(
@@ -560,12 +531,12 @@ t.test(
     const { store, objects, steps } = createRig(t);
     const { stat } = objects;
     objects.stat = async (key) => (key.endsWith('.json') ? null : stat(key));
-    await t.rejects(
-      store.publish(await merge('1.0.0'), { virtual: 'all', previous: null, ...TIMES }),
-      { code: 'store-failed', retryable: true },
-    );
+    await t.rejects(write(store, await merge('1.0.0')), {
+      code: 'store-failed',
+      retryable: true,
+    });
     t.notOk(steps.includes('set virtual:all'));
-    t.equal(await store.load('all'), null);
+    t.equal(await load(store), null);
   },
 );
 
@@ -592,10 +563,10 @@ for (const damage of ['removed', 'cut', 'changed'] as const) {
       const { store, logged } = rig;
       await publish(rig, await merge('1.0.0'));
       await damagePart(rig, part, damage);
-      t.equal(await store.load('all'), null);
+      t.equal(await load(store), null);
       t.match(logged, [{ level: 'warn', msg: 'stored snapshot is not whole', parts: 2 }]);
       await publish(rig, await merge('1.0.0'));
-      t.strictSame(servedIn(await store.load('all')), ['nginx@1.0.0'], 'and publishing mends it');
+      t.strictSame(servedIn(await load(store)), ['nginx@1.0.0'], 'and publishing mends it');
     });
   }
   for (const part of ['index.yaml.gz', 'index.json.gz']) {
@@ -604,13 +575,13 @@ for (const damage of ['removed', 'cut', 'changed'] as const) {
       const { store } = rig;
       const content = contentOf(await publish(rig, await merge('1.0.0')));
       await damagePart(rig, part, damage);
-      const loaded = await store.load('all');
+      const loaded = await load(store);
       t.equal((part === 'index.yaml.gz' ? loaded?.yaml : loaded?.json)?.gzip, null);
       t.strictSame(servedIn(loaded), ['nginx@1.0.0']);
       rig.counted.compress = 0;
-      t.ok(await store.complete(loaded!, { signal: GO_ON }));
+      t.ok(await complete(store, loaded!));
       t.equal(rig.counted.compress, 1, 'but not the other one');
-      t.strictSame(contentOf(await store.load('all')), content);
+      t.strictSame(contentOf(await load(store)), content);
     });
   }
 }
@@ -621,36 +592,7 @@ t.test('a gzip of something else is not served', async (t) => {
   await publish(rig, await merge('1.0.0'));
   const key = (await keysOf(objects)).find((candidate) => candidate.endsWith('/index.yaml.gz'))!;
   await objects.put(key, gzipSync('apiVersion: v1\n'));
-  t.match(await store.load('all'), { yaml: { gzip: null } });
-});
-
-t.test('a pointer of another shape is as good as none', async (t) => {
-  const rig = createRig(t);
-  const { store, state } = rig;
-  await publish(rig, await merge('1.0.0'));
-  const pointer = (await state.get('virtual:all'))!.value as Record<string, JsonValue>;
-  const digests = pointer.digests as Record<string, string>;
-  const { digests: _digests, ...withoutDigests } = pointer;
-  const { locations: _locations, ...withoutLocations } = digests;
-  for (const value of [
-    null,
-    'text',
-    [],
-    {},
-    { ...pointer, revision: '../../etc' },
-    { ...pointer, revision: null },
-    { ...pointer, revision: digests.json! },
-    { ...pointer, expiresAt: '5000' },
-    { ...pointer, digests: { ...digests, json: '../../etc' } },
-    { ...pointer, digests: { ...digests, yamlGzip: null } },
-    { ...pointer, digests: withoutLocations },
-    withoutDigests,
-  ]) {
-    await state.set('virtual:all', value);
-    t.equal(await store.load('all'), null, JSON.stringify(value).slice(0, 40));
-  }
-  await state.set('virtual:all', pointer);
-  t.ok(await store.load('all'));
+  t.match(await load(store), { yaml: { gzip: null } });
 });
 
 t.test('other locations of the same revision: nothing else is made or written', async (t) => {
@@ -658,7 +600,7 @@ t.test('other locations of the same revision: nothing else is made or written', 
   const { store, objects, steps } = rig;
   const { json: _json, jsonDigest: _jsonDigest, ...merged } = await merge('1.0.0');
   const previous = await publish(rig, await merge('1.0.0'));
-  t.ok(await store.isStored(previous));
+  t.notOk(await store.lacks(previous));
   const locations = share(merged.locations);
   locations[locations.length - 1]! ^= 1;
   const moved = {
@@ -669,61 +611,201 @@ t.test('other locations of the same revision: nothing else is made or written', 
   };
   steps.length = 0;
   rig.counted.compress = 0;
-  const next = await store.publish(moved, {
-    virtual: 'all',
-    previous,
-    refreshedAt: 2000,
-    expiresAt: 6000,
-  });
+  const next = await write(store, moved, { previous, refreshedAt: 2000, expiresAt: 6000 });
   const name = `locations-${moved.locationsDigest.slice(0, 16)}`;
   t.strictSame(steps, [`put ${name}`, `stat ${name}`, 'set virtual:all']);
   t.match(next, { revision: merged.revision, publishedAt: 1000, refreshedAt: 2000 });
-  t.equal(await store.complete(next, { signal: GO_ON }), null);
+  t.equal(await complete(store, next), null);
   t.equal(rig.counted.compress, 0);
-  await store.removeOld(next, previous);
+  await tidyUp(rig, next);
   t.equal((await keysOf(objects)).length, 6, 'those before stay for readers of the old pointer');
   const content = contentOf(next);
-  t.strictSame(contentOf(await store.load('all')), content);
+  t.strictSame(contentOf(await load(store)), content);
 
   for (const damage of ['removed', 'cut'] as const) {
     for (const part of ['index.yaml', 'index.json', 'index.yaml.gz', 'index.json.gz']) {
       const other = createRig(t);
       const snapshot = await publish(other, await merge('1.0.0'));
       await damagePart(other, part.replace('.', '\\.'), damage);
-      t.notOk(await other.store.isStored(snapshot), `not where ${part} is ${damage}`);
+      t.ok(await other.store.lacks(snapshot), `${part} is ${damage}`);
     }
   }
 });
 
 t.test('at a start no more than four virtual repositories are loaded at a time', async (t) => {
   const rig = createRig(t);
-  const { store, objects, state } = rig;
+  const { store, objects } = rig;
   const names = Array.from({ length: 10 }, (_, index) => `repository-${index}`);
   for (const virtual of names) await publish(rig, await merge('1.0.0'), { virtual });
-  const { load } = objects;
-  const { get } = state;
+  const { load: loadObject } = objects;
   let begun = 0;
-  let asked = 0;
   let go = (): void => {};
   const gate = new Promise<void>((resolve) => {
     go = resolve;
   });
-  state.get = async (key) => {
-    asked++;
-    return get(key);
-  };
   const waiting = new Promise<void>((resolve) => {
     objects.load = async (key) => {
       begun++;
       if (begun === 4 * 5) setImmediate(resolve);
       await gate;
-      return load(key);
+      return loadObject(key);
     };
   });
-  const loading = Promise.all(names.map((virtual) => store.load(virtual)));
+  const entries = await Promise.all(names.map((virtual) => store.read(virtual)));
+  const fetching = Promise.all(
+    entries.map(({ pointer }, index) => store.fetch(names[index]!, pointer!, null)),
+  );
   await waiting;
-  t.equal(asked, 4);
+  t.equal(begun, 4 * 5);
   go();
-  t.ok((await loading).every((snapshot) => snapshot !== null));
-  t.equal(asked, 10);
+  t.ok((await fetching).every((draft) => draft !== null));
+  t.equal(begun, 10 * 5);
+});
+
+t.test('what is removed', async (t) => {
+  t.test('goes when no pointer has named it for a minute', async (t) => {
+    const rig = createRig(t);
+    const { store, clock, objects } = rig;
+    const snapshot = await publish(rig, await merge('1.0.0'));
+    const stray = 'virtuals/all/stray/index.yaml';
+    await objects.put(stray, Buffer.from('stray'));
+    await clock.advance(10 * GRACE_MS);
+    for (const waitMs of [0, GRACE_MS - 1]) {
+      await clock.advance(waitMs);
+      await store.removeOld('all', snapshot);
+      t.ok(await objects.stat(stray), 'however old it is, it has just been seen');
+    }
+    await clock.advance(1);
+    await store.removeOld('all', snapshot);
+    t.equal(await objects.stat(stray), null);
+    t.equal((await keysOf(objects)).length, 5);
+  });
+
+  t.test('is not what has been named again in between', async (t) => {
+    const rig = createRig(t, { keepRevisions: 1 });
+    const { store, clock, objects } = rig;
+    const first = await publish(rig, await merge('1.0.0'));
+    const second = await write(store, await merge('2.0.0'), { previous: first });
+    await store.removeOld('all', second);
+    await clock.advance(GRACE_MS - 1);
+    await store.removeOld('all', first);
+    await clock.advance(1);
+    await store.removeOld('all', second);
+    t.equal((await keysOf(objects)).length, 8, 'its minute begins anew');
+    await clock.advance(GRACE_MS);
+    await store.removeOld('all', second);
+    t.equal((await keysOf(objects)).length, 3);
+  });
+});
+
+t.test('a newer pointer is fetched without reading what is there already', async (t) => {
+  const rig = createRig(t);
+  const { store, objects } = rig;
+  const other = rig.restart();
+  const first = await publish(rig, await merge('1.0.0'));
+  const loaded = await load(other);
+  const loads: string[] = [];
+  const { load: loadObject } = objects;
+  objects.load = async (key, options) => {
+    loads.push(key.split('/').at(-1)!);
+    return loadObject(key, options);
+  };
+  const { json: _json, jsonDigest: _jsonDigest, ...merged } = await merge('1.0.0');
+  const locations = await mergeAt('1.0.0', 'https://elsewhere.example/');
+  const moved = { ...merged, ...locations, variantsOf: first };
+  const next = await write(store, moved, { previous: first });
+  const { pointer } = await store.read('all');
+  const draft = await other.fetch('all', pointer!, loaded);
+  t.strictSame(loads, [`locations-${locations.locationsDigest.slice(0, 16)}`]);
+  const placed = other.place(draft!, { isPinned: false });
+  t.equal(placed.yaml.identity, loaded!.yaml.identity);
+  t.strictSame(contentOf(placed), contentOf(next));
+});
+
+t.test('what the store has lost is written again from memory', async (t) => {
+  const rig = createRig(t);
+  const { store, objects } = rig;
+  const snapshot = await publish(rig, await merge('1.0.0'));
+  const content = contentOf(snapshot);
+  for (const key of await keysOf(objects)) await objects.remove(key);
+  t.ok(await store.lacks(snapshot));
+  await store.write(store.redraft(snapshot)!);
+  t.notOk(await store.lacks(snapshot));
+  t.strictSame(contentOf(await load(rig.restart())), content);
+});
+
+t.test('what is not in memory as a whole cannot be written again', async (t) => {
+  const rig = createRig(t);
+  const before = await publish(rig, await merge('1.0.0'));
+  await publish(rig, await merge('2.0.0'), { previous: before });
+  t.equal(rig.store.redraft(before), null);
+});
+
+t.test('a kept revision', async (t) => {
+  t.test('is opened as it was, and read when somebody asks for it', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    const yaml = Buffer.from(bytesOf(first.yaml.identity));
+    const served = await publish(rig, await merge('2.0.0'), { previous: first });
+    const kept = rig.store.openKept(served, served.history[0]!);
+    t.match(kept, {
+      virtual: 'all',
+      revision: first.revision,
+      publishedAt: first.publishedAt,
+      versions: 1,
+      digests: first.digests,
+    });
+    t.equal(kept.yaml.identity.resident(), null);
+    t.ok(yaml.equals(await kept.yaml.identity.load()));
+    t.ok(gunzipSync(await kept.json.gzip!.load()).equals(await kept.json.identity.load()));
+    t.equal(kept.locations, served.olderLocations[0], 'of which the table is there already');
+    t.strictSame(
+      kept.olderLocations.map(({ digest }) => digest),
+      [served.locations.digest, first.locations.digest],
+      'a client that has the newest index finds all of it',
+    );
+  });
+
+  t.test('is drafted as the next one, with what is served now in its history', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    const served = await publish(rig, await merge('2.0.0'), { previous: first });
+    const next = { sequence: 9, refreshedAt: 7000, expiresAt: 8000, heldSince: 7000 };
+    const draft = (await rig.store.draftKept(served.history[0]!, served, next))!;
+    t.match(draft.pointer, { ...next, revision: first.revision, publishedAt: 1000 });
+    t.strictSame(
+      draft.pointer.history.map(({ revision }) => revision),
+      [served.revision],
+    );
+    const placed = rig.store.place(draft, { isPinned: false });
+    t.strictSame(servedIn(placed), ['nginx@1.0.0']);
+    t.ok(gunzipSync(bytesOf(placed.json.gzip)).equals(bytesOf(placed.json.identity)));
+  });
+
+  t.test('whose objects are damaged is not drafted', async (t) => {
+    const rig = createRig(t);
+    const first = await publish(rig, await merge('1.0.0'));
+    const served = await publish(rig, await merge('2.0.0'), { previous: first });
+    await rig.objects.remove(
+      (await keysOf(rig.objects)).find(
+        (key) => key.includes(first.revision) && key.endsWith('/index.json'),
+      )!,
+    );
+    const next = { sequence: 9, refreshedAt: 7000, expiresAt: 8000, heldSince: 7000 };
+    t.equal(await rig.store.draftKept(served.history[0]!, served, next), null);
+  });
+});
+
+t.test('an index that comes back was published when it was first', async (t) => {
+  const rig = createRig(t);
+  const later = { refreshedAt: 2000, expiresAt: 6000 };
+  const first = await publish(rig, await merge('1.0.0'));
+  const second = await publish(rig, await merge('2.0.0'), { previous: first, ...later });
+  t.equal(second.publishedAt, 2000);
+  const back = await publish(rig, await merge('1.0.0'), { previous: second, ...later });
+  t.equal(back.publishedAt, 1000);
+  t.strictSame(
+    back.history.map(({ revision }) => revision),
+    [second.revision],
+  );
 });

@@ -6,6 +6,7 @@ import { AppError } from '../../src/errors.ts';
 import { findLocation } from '../../src/helm/locations.ts';
 import type { MergeInput, SharedBytes } from '../../src/helm/model.ts';
 import type { IndexEngine } from '../../src/refresh/index-engine.ts';
+import { Replicas } from '../../src/refresh/replicas.ts';
 import { SnapshotStore } from '../../src/refresh/snapshot-store.ts';
 import { VirtualRefresher } from '../../src/refresh/virtual-refresher.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
@@ -15,10 +16,13 @@ import {
   type Fixture,
   type FixtureOptions,
   indexOf,
+  LEASE_MS,
   memberOf,
+  POLL_MS,
   recordLog,
   servedIn,
   TTL_MS,
+  until,
 } from '../support/app-fixture.ts';
 import { createInlineEngine } from '../support/inline-engine.ts';
 import { conditionalIndex, type Script } from '../support/scripted-upstream.ts';
@@ -29,6 +33,7 @@ const TWO = indexOf({ redis: ['2.0.0'] });
 const SERVED = ['nginx@1.1.0', 'nginx@1.0.0', 'redis@2.0.0'];
 const INTERVAL_MS = 0.9 * TTL_MS;
 const RETRY_MS = 5000;
+const GRACE_MS = 60_000;
 
 /** Two members with something to serve. */
 async function createWarm(t: Test, options: Partial<FixtureOptions> = {}): Promise<Fixture> {
@@ -315,6 +320,7 @@ t.test('members', async (t) => {
     const fixture = await createWarm(t);
     const virtual = fixture.virtual();
     await virtual.refresh({ force: false });
+    await virtual.whenIdle();
     const snapshot = virtual.current();
     script(fixture, { status: 404 });
     await fixture.clock.advance(TTL_MS);
@@ -442,6 +448,7 @@ t.test('restart', async (t) => {
     await before.virtual().refresh({ force: false });
     const { revision } = before.virtual().current()!;
     script(before, { kind: 'hang' });
+    await before.clock.advance(INTERVAL_MS);
     const after = await restart(t, before);
     const virtual = after.virtual();
     virtual.start();
@@ -452,6 +459,24 @@ t.test('restart', async (t) => {
     t.equal(await after.read('chandlery_virtual_inline_rebuilds_total{virtual="all"}'), 0);
     t.equal(await after.read('chandlery_virtual_versions{virtual="all"}'), 3);
     t.match(after.logged('snapshot loaded'), [{ virtual: 'all', revision }]);
+  });
+
+  t.test('a changed configuration is refreshed at once, though the lease rests', async (t) => {
+    const before = await createWarm(t, { virtuals: { all: { members: ['one'] } } });
+    before.virtual().start();
+    await before.untilRefreshes(1);
+    await before.virtual().whenIdle();
+    const after = await restart(t, before);
+    after.virtual().start();
+    await after.untilRefreshes(1);
+    t.strictSame(servedIn(after.virtual().current()), SERVED);
+    await after.virtual().whenIdle();
+    // What was not changed again is left to rest.
+    const later = await restart(t, after);
+    later.virtual().start();
+    await later.virtual().whenIdle();
+    await later.clock.advance(INTERVAL_MS / 2);
+    t.strictSame(later.logged('refreshed'), []);
   });
 
   t.test('nothing is published where nothing has changed since', async (t) => {
@@ -509,28 +534,32 @@ t.test('restart', async (t) => {
 
 t.test('publishing', async (t) => {
   for (const failing of ['put', 'stat'] as const) {
-    t.test(
-      `where ${failing} fails, the snapshot is kept and the next refresh retries`,
-      async (t) => {
-        const store = controlledStore();
-        const fixture = await createWarm(t, { wrapObjects: store.wrap });
-        const virtual = fixture.virtual();
-        await virtual.refresh({ force: false });
-        const before = virtual.current();
-        serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
-        store.failing = failing;
-        t.match(await virtual.refresh({ force: true }), { outcome: 'failed' });
-        t.equal(virtual.current(), before);
-        t.match(fixture.logged('refresh failed'), [{ level: 'error', virtual: 'all' }]);
+    t.test(`where ${failing} fails, what is new is served, and written later`, async (t) => {
+      const store = controlledStore();
+      const fixture = await createWarm(t, { wrapObjects: store.wrap });
+      const virtual = fixture.virtual();
+      const { revision } = await virtual.refresh({ force: false });
+      await virtual.whenIdle();
+      serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
+      store.failing = failing;
+      t.match(await virtual.refresh({ force: true }), { outcome: 'published', error: null });
+      await virtual.whenIdle();
+      t.strictSame(servedIn(virtual.current()), ['nginx@1.2.0', 'redis@2.0.0']);
+      t.equal(virtual.status().stored, false);
+      const told = fixture.logged('snapshot not stored, served from memory');
+      t.match(told, [{ level: 'warn', virtual: 'all' }]);
+      t.match((await fixture.state.get('virtual:all'))?.value, { revision });
 
-        store.failing = null;
-        t.match(await virtual.refresh({ force: true }), {
-          outcome: 'published',
-          members: [{ state: 'not-modified' }, { state: 'not-modified' }],
-        });
-        t.strictSame(servedIn(virtual.current()), ['nginx@1.2.0', 'redis@2.0.0']);
-      },
-    );
+      store.failing = null;
+      t.match(await virtual.refresh({ force: true }), {
+        outcome: 'unchanged',
+        members: [{ state: 'not-modified' }, { state: 'not-modified' }],
+      });
+      t.equal(virtual.status().stored, true);
+      t.match(fixture.logged('snapshot stored'), [{ level: 'info', virtual: 'all' }]);
+      const after = await restart(t, fixture);
+      t.strictSame(servedIn(after.virtual().current()), ['nginx@1.2.0', 'redis@2.0.0']);
+    });
   }
 
   t.test('where the pointer cannot be moved, the same', async (t) => {
@@ -546,16 +575,49 @@ t.test('publishing', async (t) => {
     });
     const virtual = fixture.virtual();
     await virtual.refresh({ force: false });
-    const before = virtual.current();
     serve(fixture, { one: indexOf({ nginx: ['1.2.0'] }) });
     isDown = true;
-    t.match(await virtual.refresh({ force: true }), { outcome: 'failed' });
-    t.equal(virtual.current(), before);
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+    t.match(virtual.status(), { stored: false, versions: 2 });
     isDown = false;
-    t.match(await virtual.refresh({ force: false }), { outcome: 'published' });
+    t.match(await virtual.refresh({ force: false }), { outcome: 'unchanged' });
+    t.equal(virtual.status().stored, true);
+    const after = await restart(t, fixture);
+    t.strictSame(servedIn(after.virtual().current()), ['nginx@1.2.0', 'redis@2.0.0']);
   });
 
-  t.test('a pointer that moved although its store failed is moved back', async (t) => {
+  t.test('an object store that takes no end does not hold back what is new', async (t) => {
+    let isHanging = false;
+    let go = (): void => {};
+    const fixture = await createWarm(t, {
+      wrapObjects: (store) => ({
+        ...store,
+        async put(key, body, options) {
+          if (isHanging && key.startsWith('virtuals/')) {
+            await new Promise<void>((resolve) => {
+              go = resolve;
+            });
+          }
+          return store.put(key, body, options);
+        },
+      }),
+    });
+    const virtual = fixture.virtual();
+    isHanging = true;
+    const refresh = virtual.refresh({ force: false });
+    await fixture.clock.untilArmed({ delayMs: 15_000 });
+    t.equal(virtual.current(), null);
+    await fixture.clock.advance(15_000);
+    t.match(await refresh, { outcome: 'published' });
+    t.strictSame(servedIn(virtual.current()), SERVED);
+    t.equal(virtual.status().stored, false);
+    isHanging = false;
+    go();
+    await virtual.refresh({ force: false });
+    t.equal(virtual.status().stored, true);
+  });
+
+  t.test('a pointer that moved although its store failed is taken as moved', async (t) => {
     let isTorn = false;
     const fixture = await createWarm(t, {
       wrapState: (store) => ({
@@ -569,13 +631,17 @@ t.test('publishing', async (t) => {
     });
     const virtual = fixture.virtual();
     await virtual.refresh({ force: false });
+    await virtual.whenIdle();
     const { revision } = virtual.current()!;
     serve(fixture, { one: indexOf({ nginx: ['6.6.6'] }) });
     isTorn = true;
-    t.match(await virtual.refresh({ force: true }), { outcome: 'failed', revision });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published' });
+    t.equal(virtual.status().stored, false);
     isTorn = false;
+    t.match(await virtual.refresh({ force: true }), { outcome: 'unchanged' });
+    t.equal(virtual.status().stored, true);
     serve(fixture, { one: ONE });
-    await virtual.refresh({ force: true });
+    t.match(await virtual.refresh({ force: true }), { outcome: 'published', revision });
     const after = await restart(t, fixture);
     t.equal(after.virtual().current()?.revision, revision);
   });
@@ -587,7 +653,10 @@ t.test('publishing', async (t) => {
     for (const version of ['1.0.0', '2.0.0', '3.0.0']) {
       serve(fixture, { one: indexOf({ nginx: [version] }) });
       revisions.push((await virtual.refresh({ force: true })).revision!);
+      await virtual.whenIdle();
     }
+    await fixture.clock.advance(GRACE_MS);
+    await virtual.refresh({ force: true });
     const kept = new Set(
       (await fixture.keys())
         .filter((key) => key.startsWith('virtuals/'))
@@ -677,11 +746,17 @@ t.test('compressing', async (t) => {
     t.match(published, { yaml: { gzip: null }, json: { gzip: null } });
     gzip.release();
     await virtual.whenIdle();
-    const { yaml, json, ...facts } = virtual.current()!;
+    const { yaml, json, digests: _after, sizes: _sizesAfter, ...facts } = virtual.current()!;
     for (const { identity, gzip } of [yaml, json]) {
       t.ok(gunzipSync(bytesOf(gzip)).equals(bytesOf(identity)));
     }
-    const { yaml: _yaml, json: _json, ...factsBefore } = published;
+    const {
+      yaml: _yaml,
+      json: _json,
+      digests: _digests,
+      sizes: _sizes,
+      ...factsBefore
+    } = published;
     t.strictSame(facts, factsBefore);
     t.equal(gzip.begun, 2);
   });
@@ -806,13 +881,13 @@ t.test('compressing', async (t) => {
     t.equal(gzip.begun, 2);
     t.equal(gzip.jsonMerges, 1);
     const after = virtual.current()!;
-    t.not(after.locationsDigest, before.locationsDigest);
+    t.not(after.locations.digest, before.locations.digest);
     t.equal(after.yaml.gzip, before.yaml.gzip);
     t.strictSame(servedIn(after), SERVED);
     const later = await restart(t, fixture, { engine: gzip.engine });
     await later.virtual().whenIdle();
     t.equal(gzip.begun, 2, 'nor after a restart');
-    t.equal(later.virtual().current()?.locationsDigest, after.locationsDigest);
+    t.equal(later.virtual().current()?.locations.digest, after.locations.digest);
   });
 
   t.test('where something of them is lost as well, all is made anew', async (t) => {
@@ -845,8 +920,13 @@ t.test('a new revision is served before the old ones are removed', async (t) => 
   for (const version of ['1.0.0', '2.0.0', '3.0.0']) {
     serve(fixture, { one: indexOf({ nginx: [version] }) });
     await fixture.virtual().refresh({ force: true });
+    await fixture.virtual().whenIdle();
+    await fixture.clock.advance(GRACE_MS);
   }
-  t.strictSame(served, ['nginx@3.0.0', 'redis@2.0.0']);
+  t.strictSame(served, [], 'nor as long as somebody may not know it');
+  serve(fixture, { one: indexOf({ nginx: ['4.0.0'] }) });
+  await fixture.virtual().refresh({ force: true });
+  t.strictSame(served, ['nginx@4.0.0', 'redis@2.0.0']);
 });
 
 t.test('what is published is told', async (t) => {
@@ -858,18 +938,23 @@ t.test('what is published is told', async (t) => {
     const engine = createInlineEngine();
     const { logger } = recordLog();
     const shared = { engine, clock, logger, metrics };
-    const store = new SnapshotStore({ ...shared, objects, state, maxMemoryBytes: 2 ** 30 });
+    const sizes = { maxMemoryBytes: 2 ** 30, keepRevisions: 2 };
+    const store = new SnapshotStore({ ...shared, objects, state, ...sizes });
+    const random = (): number => 0;
+    const replicas = new Replicas({ state, clock, random, pollMs: POLL_MS, leaseMs: LEASE_MS });
     const virtual = new VirtualRefresher({
       ...shared,
       ...BOTH.virtuals.all,
       name: 'all',
       urls: 'proxied',
       backgroundRefresh: true,
+      configDigest: '',
       ttlMs: TTL_MS,
       rebuildTimeoutMs: 1000,
       cache,
       store,
-      random: () => 0,
+      replicas,
+      random,
       onPublished(snapshot) {
         t.equal(virtual.current(), snapshot, 'which is served by then');
         told.push(servedIn(snapshot).join());
@@ -877,6 +962,7 @@ t.test('what is published is told', async (t) => {
     });
     t.teardown(async () => {
       await virtual.close();
+      await replicas.close();
       await store.close();
     });
     await virtual.load();
@@ -1132,7 +1218,9 @@ t.test('without background refresh', async (t) => {
     async (t) => {
       const fixture = await createWarm(t, onDemand);
       const virtual = fixture.virtual();
-      const { snapshot } = await virtual.acquire();
+      await virtual.acquire();
+      await virtual.whenIdle();
+      const snapshot = virtual.current();
       script(fixture, { status: 404 });
       await fixture.clock.advance(TTL_MS);
       for (let request = 0; request < 5; request++) {
@@ -1149,7 +1237,9 @@ t.test('without background refresh', async (t) => {
   t.test('a rebuild that takes too long serves the old one', async (t) => {
     const fixture = await createWarm(t, { ...onDemand, rebuildTimeoutMs: 1000 });
     const virtual = fixture.virtual();
-    const { snapshot } = await virtual.acquire();
+    await virtual.acquire();
+    await virtual.whenIdle();
+    const snapshot = virtual.current();
     script(fixture, { kind: 'hang' });
     await fixture.clock.advance(TTL_MS);
     const answer = virtual.acquire();
@@ -1226,6 +1316,180 @@ t.test('refreshes on demand', async (t) => {
   });
 });
 
+t.test('with other replicas', async (t) => {
+  /** Another replica over the same stores, with the same clock. */
+  const join = (
+    t: Test,
+    { path, clock, upstream }: Fixture,
+    options: Partial<FixtureOptions> = {},
+  ) => createFixture(t, { ...BOTH, path, clock, upstream, ...options });
+
+  t.test('only one of them refreshes when it is due', async (t) => {
+    const a = await createWarm(t);
+    const replicas = [a, await join(t, a), await join(t, a)];
+    for (const { virtual } of replicas) {
+      await virtual().load();
+      virtual().start();
+    }
+    const refreshed = (): number =>
+      replicas.reduce((sum, { logged }) => sum + logged('refreshed').length, 0);
+    for (let round = 1; round <= 6; round++) {
+      await until(() => refreshed() === round);
+      await Promise.all(replicas.map(({ virtual }) => virtual().whenIdle()));
+      await until(() => replicas.every(({ virtual }) => virtual().status().nextRefreshAt !== null));
+      for (const { virtual } of replicas) {
+        await virtual().load();
+        t.equal(virtual().status().state, 'warm');
+        t.strictSame(servedIn(virtual().current()), SERVED);
+      }
+      t.equal(a.upstream.requests.length, 2 * round);
+      await a.clock.advance(INTERVAL_MS);
+    }
+  });
+
+  t.test('one that dies is replaced before what is served goes stale', async (t) => {
+    const a = await createWarm(t);
+    const b = await join(t, a);
+    a.virtual().start();
+    await a.untilRefreshes(1);
+    await a.virtual().whenIdle();
+    await b.virtual().load();
+    b.virtual().start();
+    await until(() => Date.parse(b.virtual().status().nextRefreshAt!) > a.clock.now());
+    await a.close();
+    await a.clock.advance(INTERVAL_MS);
+    t.equal(b.logged('refreshed').length, 0, 'until then it is left alone');
+    await a.clock.advance(0.05 * INTERVAL_MS);
+    await b.untilRefreshes(1);
+    t.equal(b.virtual().status().state, 'warm');
+    t.equal(a.upstream.requests.length, 4);
+  });
+
+  t.test('one that dies amid a refresh is replaced when its lease is over', async (t) => {
+    let isDead = false;
+    const a = await createWarm(t, {
+      wrapState: (store) => ({
+        ...store,
+        async takeLease(key, claim) {
+          if (isDead) throw new Error('killed');
+          return store.takeLease(key, claim);
+        },
+      }),
+    });
+    const b = await join(t, a);
+    script(a, { kind: 'hang' });
+    a.virtual().start();
+    await a.upstream.untilRequests(2);
+    isDead = true;
+    serve(a, { one: ONE, two: TWO });
+    b.virtual().start();
+    await until(() => b.clock.armedDelaysMs.includes(1000));
+    t.equal(a.upstream.requests.length, 2);
+    await a.clock.advance(LEASE_MS - 1);
+    t.equal(a.upstream.requests.length, 2);
+    await until(async () => {
+      await a.clock.advance(1000);
+      return b.logged('refreshed').length === 1;
+    });
+    t.strictSame(servedIn(b.virtual().current()), SERVED);
+  });
+
+  t.test('one that serves nothing gets what another one is about to publish', async (t) => {
+    const a = await createWarm(t);
+    const b = await join(t, a);
+    let answer = (): void => {};
+    const after = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    script(a, { body: ONE, after });
+    const first = a.virtual().refresh({ force: false });
+    await a.upstream.untilRequests(2);
+    const acquired = b.virtual().acquire();
+    await until(() => b.clock.armedDelaysMs.includes(1000));
+    answer();
+    t.match(await first, { outcome: 'published' });
+    await a.clock.advance(1000);
+    t.match(await acquired, { source: 'rebuild' });
+    t.equal(b.virtual().current()?.revision, a.virtual().current()?.revision);
+    t.equal(b.calls.mergeYaml, 0);
+    t.equal(a.upstream.requests.length, 2);
+  });
+
+  t.test('one that serves nothing does not wait until another one is due', async (t) => {
+    const a = await createWarm(t);
+    a.virtual().start();
+    await a.untilRefreshes(1);
+    await a.virtual().whenIdle();
+    await a.close();
+    const b = await join(t, a);
+    await b.state.remove('virtual:all');
+    b.virtual().start();
+    await b.untilRefreshes(1);
+    t.strictSame(servedIn(b.virtual().current()), SERVED);
+  });
+
+  t.test('an operator need not wait until it is due', async (t) => {
+    const a = await createWarm(t);
+    const b = await join(t, a);
+    a.virtual().start();
+    await a.untilRefreshes(1);
+    await a.virtual().whenIdle();
+    await b.virtual().load();
+    t.match(await b.virtual().refresh({ force: true }), { outcome: 'unchanged' });
+    t.equal(a.upstream.requests.length, 4);
+  });
+
+  t.test('how the last refresh went is told by each', async (t) => {
+    const a = await createWarm(t);
+    const b = await join(t, a);
+    await a.virtual().refresh({ force: false });
+    await a.virtual().whenIdle();
+    await b.virtual().load();
+    await b.virtual().whenIdle();
+    const { lastRefresh, members } = a.virtual().status();
+    t.match(b.virtual().status(), { lastRefresh, members });
+  });
+
+  t.test('one that lacks a member publishes no less than is served', async (t) => {
+    const a = await createWarm(t);
+    await a.virtual().refresh({ force: false });
+    await a.virtual().whenIdle();
+    await a.state.remove('member:two');
+    serve(a, { one: indexOf({ nginx: ['1.2.0'] }) });
+    script(a, { status: 404 }, ['two']);
+    const b = await join(t, a);
+    await b.virtual().load();
+    t.match(await b.virtual().refresh({ force: true }), {
+      outcome: 'failed',
+      error: { code: 'no-members' },
+    });
+    t.strictSame(servedIn(b.virtual().current()), SERVED);
+    serve(a, { two: TWO });
+    t.match(await b.virtual().refresh({ force: true }), { outcome: 'published' });
+    t.strictSame(servedIn(b.virtual().current()), ['nginx@1.2.0', 'redis@2.0.0']);
+  });
+
+  t.test('one that waits for its turn can be closed', async (t) => {
+    const a = await createWarm(t);
+    const b = await join(t, a);
+    script(a, { kind: 'hang' });
+    a.virtual().start();
+    await a.upstream.untilRequests(2);
+    const refused = t.rejects(b.virtual().refresh({ force: true }), { code: 'closed' });
+    await until(() => b.clock.armedDelaysMs.includes(1000));
+    await b.virtual().close();
+    await refused;
+  });
+
+  t.test('one that is closed while it starts leaves the lease to others', async (t) => {
+    const a = await createWarm(t);
+    const b = await join(t, a);
+    a.virtual().start();
+    await a.virtual().close();
+    t.match(await b.virtual().refresh({ force: false }), { outcome: 'published' });
+  });
+});
+
 t.test('close during a refresh publishes nothing of what is there so far', async (t) => {
   const before = await createWarm(t);
   await before.virtual().refresh({ force: false });
@@ -1234,6 +1498,7 @@ t.test('close during a refresh publishes nothing of what is there so far', async
   await before.state.remove('member:two');
   serve(before, { one: indexOf({ nginx: ['9.9.9'] }) });
   script(before, { kind: 'hang' }, ['two']);
+  await before.clock.advance(INTERVAL_MS);
   const closing = await restart(t, before);
   const refresh = closing.virtual().refresh({ force: false });
   await closing.upstream.untilRequests(4);

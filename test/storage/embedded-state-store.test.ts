@@ -4,6 +4,7 @@ import t, { type Test } from 'tap';
 import type { Logger } from '../../src/logger.ts';
 import { createEmbeddedStateStore } from '../../src/storage/embedded-state-store.ts';
 import type { StateStore } from '../../src/storage/state-store.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import {
   interceptFs,
   mountSmallDisk,
@@ -21,9 +22,11 @@ await stateStoreContract(t, {
   name: 'embedded',
   create: async (t) => {
     const path = `${t.testdir({})}/data`;
+    const clock = new FakeClock();
     return {
-      open: () => createEmbeddedStateStore({ path, logger: silentLogger }),
+      open: () => createEmbeddedStateStore({ path, logger: silentLogger, clock }),
       remains: () => treeOf(`${path}/.tmp`),
+      passTime: (ms) => clock.advance(ms),
     };
   },
 });
@@ -39,6 +42,12 @@ function createFixture(
 
 function openStore(t: Test, path: string, logger: Logger = silentLogger): StateStore {
   const store = createEmbeddedStateStore({ path, logger });
+  t.teardown(() => store.close());
+  return store;
+}
+
+function openStoreAt(t: Test, path: string, clock: FakeClock): StateStore {
+  const store = createEmbeddedStateStore({ path, logger: silentLogger, clock });
   t.teardown(() => store.close());
   return store;
 }
@@ -228,3 +237,43 @@ t.test('a file system without hard links is a failure that leaves nothing', asyn
   t.equal(await store.get('k'), null);
   t.strictSame(await treeOf(`${path}/.tmp`), []);
 });
+
+t.test('a lease lasts a little longer where the clock is set back a little', async (t) => {
+  const { path } = createFixture(t);
+  const nowMs = Date.UTC(2024, 0, 1);
+  const open = (at: number): StateStore =>
+    openStoreAt(t, path, new FakeClock({ nowMs: nowMs + at }));
+  const claim = { holder: 'b', ttlMs: 1_000, isUrgent: false };
+  t.equal(await open(0).takeLease('k', { ...claim, holder: 'a' }), 0);
+  t.equal(await open(-500).takeLease('k', claim), 1_500);
+  t.equal(await open(-1_000).takeLease('k', claim), 2_000);
+  t.equal(await open(999.5).takeLease('k', claim), 1, 'what is left is never told as nothing');
+  t.equal(
+    await open(-1_001).takeLease('k', claim),
+    0,
+    'and where it is set far back, it has ended',
+  );
+});
+
+t.test('a lease that cannot be read is free, with a warning', async (t) => {
+  const { path, store } = createFixture(t);
+  const claim = { holder: 'a', ttlMs: 60_000, isUrgent: false };
+  await store.takeLease('k', claim);
+  await writeFile(`${path}/.leases,/k/1`, 'foreign');
+  const { logger, warnings } = recordWarnings();
+  t.equal(await openStore(t, path, logger).takeLease('k', { ...claim, holder: 'b' }), 0);
+  t.strictSame([...new Set(warnings())], ['state document unreadable, taken as absent']);
+});
+
+t.test(
+  'however often a lease is renewed, little of it stays, and nothing among the keys',
+  async (t) => {
+    const { path, store } = createFixture(t);
+    await store.set('k', 1);
+    for (let i = 0; i < 20; i++) {
+      await store.takeLease('k', { holder: 'a', ttlMs: 60_000, isUrgent: false });
+    }
+    t.strictSame(await store.keys(''), ['k']);
+    t.equal((await treeOf(`${path}/.leases,/k`)).length, 4, 'only a few generations stay');
+  },
+);

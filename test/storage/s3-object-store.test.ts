@@ -1,7 +1,9 @@
 /**
  * The object store in S3: the contract against real servers, and failures against a scripted one.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { Client } from 'minio';
@@ -15,8 +17,9 @@ import {
   type S3ObjectStoreOptions,
 } from '../../src/storage/s3-object-store.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { type S3Server, startS3Server } from '../support/s3-server.ts';
+import { type S3Server, startS3Server, startTlsFront } from '../support/s3-server.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
+import { createSelfSigned } from '../upstream/self-signed.ts';
 import { recordWarnings, silentLogger } from './disk-fixture.ts';
 import { objectStoreContract } from './object-store-contract.ts';
 
@@ -33,8 +36,8 @@ function optionsOf(server: S3Server): S3ObjectStoreOptions {
     region,
     bucket: `bucket-${++buckets}`,
     prefix: '',
-    accessKey,
-    secretKey,
+    credentials: { accessKey, secretKey, sessionToken: null },
+    ca: null,
     pathStyle: true,
     createBucket: true,
     timeoutMs: 10_000,
@@ -103,6 +106,8 @@ for (const [kind, server] of servers) {
     t.ok(bytes.equals((await store.load('large')) ?? Buffer.of()));
     t.match(await remainsOf(server, options.bucket), ['some/where/large!']);
     t.strictSame(await keysOf(store), ['large']);
+    const same = openStore(t, { ...options, prefix: 'some/where/' });
+    t.strictSame(await keysOf(same), ['large'], 'the prefix may end with its slash');
 
     const controller = new AbortController();
     const { signal } = controller;
@@ -147,9 +152,68 @@ for (const [kind, server] of servers) {
     await checkS3Bucket(options);
     await check({});
     const unknown = { ...storeFailed, message: /does not know the access key/ };
-    await t.rejects(check({ accessKey: 'nobody-we-know' }), unknown);
+    const given = { accessKey: server.accessKey, secretKey: server.secretKey, sessionToken: null };
+    await t.rejects(check({ credentials: { ...given, accessKey: 'nobody-we-know' } }), unknown);
     const unsigned = { ...storeFailed, details: { s3Code: 'SignatureDoesNotMatch' } };
-    await t.rejects(check({ secretKey: 'not-the-secret' }), unsigned);
+    await t.rejects(check({ credentials: { ...given, secretKey: 'not-the-secret' } }), unsigned);
+  });
+
+  t.test(`${kind}: a bucket that has gone is a failure, or is made again by a put`, async (t) => {
+    const options = optionsOf(server);
+    const { bucket } = options;
+    const making = openStore(t, options);
+    const trusting = openStore(t, { ...options, createBucket: false });
+    await making.put('k', Buffer.from('x'));
+    const read = await trusting.load('k');
+    t.equal(Buffer.from(read ?? []).toString(), 'x');
+    const dropBucket = async (): Promise<void> => {
+      await making.remove('k');
+      await clientOf(server).removeBucket(bucket);
+    };
+    const gone = { ...storeFailed, details: { s3Code: 'NoSuchBucket' } };
+    await dropBucket();
+    const calls: Readonly<Record<string, () => Promise<unknown>>> = {
+      load: () => trusting.load('k'),
+      stat: () => trusting.stat('k'),
+      put: () => trusting.put('k', Buffer.from('x')),
+      putLarge: () => trusting.put('k', Readable.from([randomBytes(9 * MIB)])),
+      list: () => keysOf(trusting),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      await t.rejects(call(), gone, name);
+      // As it was while the bucket was there: the look at it is not what is to be tested.
+      await clientOf(server).makeBucket(bucket, server.region);
+      t.equal(await trusting.stat('k'), null, 'found again');
+      await clientOf(server).removeBucket(bucket);
+    }
+    t.equal(await making.put('k', Readable.from(['y'])), 1);
+    t.equal((await trusting.stat('k'))?.bytes, 1);
+    await dropBucket();
+    const large = randomBytes(9 * MIB);
+    t.equal(await making.put('k', Readable.from([large])), large.length);
+    await dropBucket();
+    await t.rejects(making.stat('k'), gone, 'nothing is made by a look');
+    t.equal(await making.stat('k'), null);
+  });
+
+  t.test(`${kind}: over TLS, with a certificate that only a file vouches for`, async (t) => {
+    const { key, cert } = createSelfSigned();
+    const endpoint = await startTlsFront(t, { endpoint: server.endpoint, key, cert });
+    const options = { ...optionsOf(server), endpoint };
+    const untrusted = {
+      ...storeFailed,
+      message: /objects\.ca_file/,
+      details: { reason: 'tls' },
+    };
+    await t.rejects(checkS3Bucket(options), untrusted);
+    await t.rejects(checkS3Bucket({ ...options, ca: createSelfSigned().cert }), untrusted);
+
+    const store = openStore(t, { ...options, ca: cert });
+    const bytes = randomBytes(9 * MIB);
+    t.equal(await store.put('large', Readable.from([bytes])), bytes.length);
+    t.equal(await store.put('small', bytes.subarray(0, 3)), 3);
+    t.ok(bytes.equals((await store.load('large')) ?? Buffer.of()));
+    t.ok(bytes.subarray(0, 3).equals((await store.load('small')) ?? Buffer.of()));
   });
 
   t.test(`${kind}: the region that the server wants is used`, async (t) => {
@@ -189,9 +253,12 @@ async function createScripted(t: Test): Promise<{
     region: 'us-east-1',
     bucket: 'scripted',
     prefix: '',
-    accessKey: 'the-access-key',
-    secretKey: 'the-secret-key',
-    sessionToken: 'the-session-token',
+    credentials: {
+      accessKey: 'the-access-key',
+      secretKey: 'the-secret-key',
+      sessionToken: 'the-session-token',
+    },
+    ca: null,
     pathStyle: true,
     createBucket: false,
     timeoutMs: TIMEOUT_MS,
@@ -209,6 +276,9 @@ function refusal(status: number, code: string, more = '') {
 t.test('the bucket is looked at once, and again after a failure', async (t) => {
   const { upstream, store } = await createScripted(t);
   upstream.on('/scripted', [refusal(404, 'NoSuchBucket'), { body: BUCKET_LIST }]);
+  const absent = { status: 404, headers: { 'x-minio-error-code': 'NoSuchKey' } };
+  upstream.on('/scripted/a%21', absent);
+  upstream.on('/scripted/b%21', absent);
   await t.rejects(Promise.all([store.stat('a'), store.stat('b')]), {
     code: 'store-failed',
     message: /no bucket scripted: create it/,
@@ -217,6 +287,18 @@ t.test('the bucket is looked at once, and again after a failure', async (t) => {
   t.equal(await store.stat('a'), null);
   t.equal(await store.stat('b'), null);
   t.equal(upstream.requests.length, 4);
+});
+
+t.test('a 404 to HEAD that does not say what is missing is not believed at once', async (t) => {
+  const { upstream, store } = await createScripted(t);
+  upstream.on('/scripted', [
+    { body: BUCKET_LIST },
+    { body: BUCKET_LIST },
+    refusal(404, 'NoSuchBucket'),
+  ]);
+  upstream.on('/scripted/a%21', { status: 404 });
+  t.equal(await store.stat('a'), null);
+  await t.rejects(store.stat('a'), { ...storeFailed, details: { s3Code: 'NoSuchBucket' } });
 });
 
 t.test('a refusal says what to do, and no secret', async (t) => {
@@ -252,6 +334,25 @@ t.test('an endpoint that nobody listens at is a failure that may pass', async (t
   await clock.advance(200);
   await clock.untilArmed({ delayMs: 400 });
   await clock.advance(400);
+  await failed;
+});
+
+t.test('a server that takes a connection and does not go on is given up soon', async (t) => {
+  const { options, clock } = await createScripted(t);
+  const sockets: Socket[] = [];
+  const silent = createServer((socket) => void sockets.push(socket)).listen(0, '127.0.0.1');
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  });
+  await once(silent, 'listening');
+  const { port } = silent.address() as AddressInfo;
+  const failed = t.rejects(
+    checkS3Bucket({ ...options, endpoint: `https://127.0.0.1:${port}`, timeoutMs: 60_000 }),
+    { code: 'store-failed', message: /no connection within 5000 ms/, retryable: true },
+  );
+  await clock.untilArmed({ delayMs: 5_000 });
+  await clock.advance(5_000);
   await failed;
 });
 
@@ -333,6 +434,34 @@ t.test('a body that is cut fails the stream, and is loaded again', async (t) => 
   await clock.untilArmed({ delayMs: 200 });
   await clock.advance(200);
   t.equal(Buffer.from((await loaded) ?? []).toString(), '0123456789');
+});
+
+t.test('bytes that are not those of the put are never given as if they were', async (t) => {
+  const { upstream, store, clock } = await createScripted(t);
+  const digest = createHash('sha256').update('hello').digest('hex');
+  const headers = { ...STAMP, 'x-amz-meta-sha256': digest };
+  upstream.on('/scripted/k%21', [
+    { headers },
+    { headers, body: 'hello' },
+    { headers, body: 'jello' },
+    { headers, body: 'jello' },
+    { headers, body: 'hello' },
+  ]);
+  t.equal(await store.put('k', Buffer.from('hello')), 5);
+  const sent = upstream.requests.find(({ method }) => method === 'PUT')?.headers;
+  t.equal(sent?.['x-amz-meta-sha256'], digest);
+  t.equal(sent?.['x-amz-content-sha256'], digest);
+  t.equal(sent?.['x-amz-security-token'], 'the-session-token');
+
+  const reading = await store.open('k');
+  await t.rejects(buffer(reading?.body ?? Readable.from([])), {
+    ...storeFailed,
+    details: { reason: 'corrupt', key: 'k' },
+  });
+  const loaded = store.load('k');
+  await clock.untilArmed({ delayMs: 200 });
+  await clock.advance(200);
+  t.equal(Buffer.from((await loaded) ?? []).toString(), 'hello', 'read again');
 });
 
 t.test(

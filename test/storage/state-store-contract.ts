@@ -5,6 +5,7 @@
 import type { Test } from 'tap';
 import {
   type JsonValue,
+  type LeaseClaim,
   MAX_DOCUMENT_BYTES,
   type StateStore,
 } from '../../src/storage/state-store.ts';
@@ -15,6 +16,16 @@ export interface StateStoreBacking {
   open(): StateStore;
   /** What lies in that place although no key is set, in whatever words. */
   remains(): Promise<readonly string[]>;
+  /** Lets the clock by which leases expire go on by `ms`. */
+  passTime(ms: number): Promise<void>;
+}
+
+/** A lease that nothing in a test waits for. */
+const LONG_MS = 60_000;
+
+/** What somebody asks for who does not insist. */
+function claimOf(holder: string, claim: Partial<LeaseClaim> = {}): LeaseClaim {
+  return { holder, ttlMs: LONG_MS, isUrgent: false, ...claim };
 }
 
 /** Keys that no store may accept. */
@@ -107,6 +118,9 @@ export async function stateStoreContract(
       await t.rejects(store.get(key), refused, `get ${shown}`);
       await t.rejects(store.set(key, 1), refused, `set ${shown}`);
       await t.rejects(store.remove(key), refused, `remove ${shown}`);
+      await t.rejects(store.takeLease(key, claimOf('a')), refused, `takeLease ${shown}`);
+      const end = { holder: 'a', restMs: 0 };
+      await t.rejects(store.endLease(key, end), refused, `endLease ${shown}`);
       if (key === '' || key === 'a/') continue;
       await t.rejects(store.keys(key), refused, `keys ${shown}`);
     }
@@ -233,5 +247,141 @@ export async function stateStoreContract(
     await t.rejects(store.set('k', 1), closed);
     await t.rejects(store.remove('k'), closed);
     await t.rejects(store.keys(''), closed);
+    await t.rejects(store.takeLease('k', claimOf('a')), closed);
+    await t.rejects(store.endLease('k', { holder: 'a', restMs: 0 }), closed);
+    await t.rejects(store.announce('k'), closed);
+    store.listen(() => t.fail('nothing is heard')).stop();
+  });
+
+  await check('a document with a time to live is one like any other', async (t, store) => {
+    t.equal((await store.set('k', 1, { ttlMs: LONG_MS }))?.generation, 1);
+    t.strictSame(await store.set('k', 2, { expected: 1, ttlMs: LONG_MS }), {
+      value: 2,
+      generation: 2,
+    });
+    t.equal(await store.set('k', 3, { expected: 1, ttlMs: LONG_MS }), null);
+    t.strictSame(await store.get('k'), { value: 2, generation: 2 });
+    t.strictSame(await store.keys(''), ['k']);
+    await store.remove('k');
+  });
+
+  /** Asks for a lease until it is had, each time when it is told to be free. */
+  const takeInTheEnd = async (
+    store: StateStore,
+    backing: StateStoreBacking,
+    claim: LeaseClaim,
+  ): Promise<void> => {
+    for (;;) {
+      const leftMs = await store.takeLease('virtual:all', claim);
+      if (leftMs === 0) return;
+      await backing.passTime(leftMs);
+    }
+  };
+
+  await check('of many who want a lease at once, one gets it', async (t, store, backing) => {
+    const other = backing.open();
+    const holders = Array.from({ length: 50 }, (_, i) => `replica-${i}`);
+    const answers = await Promise.all(
+      holders.map((holder, i) =>
+        (i % 2 === 0 ? store : other).takeLease(
+          'virtual:all',
+          claimOf(holder, { isUrgent: i % 3 === 0 }),
+        ),
+      ),
+    );
+    t.equal(answers.filter((leftMs) => leftMs === 0).length, 1);
+    t.ok(answers.every((leftMs) => Number.isInteger(leftMs) && leftMs >= 0 && leftMs <= LONG_MS));
+    const holder = holders[answers.indexOf(0)] ?? '';
+    t.equal(await other.takeLease('virtual:all', claimOf(holder)), 0, 'it may renew it');
+    t.ok((await store.takeLease('virtual:all', claimOf('late'))) > 0);
+    await other.endLease('virtual:all', { holder, restMs: 0 });
+    t.equal(await store.takeLease('virtual:all', claimOf('late')), 0, 'and whoever is next has it');
+    await store.endLease('virtual:all', { holder: 'late', restMs: 0 });
+    await other.close();
+  });
+
+  await check('a lease that is renewed lasts from then on', async (t, store) => {
+    await store.takeLease('virtual:all', claimOf('a'));
+    t.equal(await store.takeLease('virtual:all', claimOf('a', { ttlMs: 2 * LONG_MS })), 0);
+    const leftMs = await store.takeLease('virtual:all', claimOf('b'));
+    t.ok(leftMs > LONG_MS && leftMs <= 2 * LONG_MS, 'longer');
+    t.equal(await store.takeLease('virtual:all', claimOf('a', { ttlMs: LONG_MS / 2 })), 0);
+    t.ok((await store.takeLease('virtual:all', claimOf('b'))) <= LONG_MS / 2, 'or shorter');
+    await store.endLease('virtual:all', { holder: 'a', restMs: 0 });
+  });
+
+  await check('a lease that nobody renews goes to the next', async (t, store, backing) => {
+    const other = backing.open();
+    await store.takeLease('virtual:all', claimOf('a', { ttlMs: 30 }));
+    await takeInTheEnd(other, backing, claimOf('b'));
+    t.ok((await store.takeLease('virtual:all', claimOf('a'))) > 0, 'who had it comes too late');
+    await store.endLease('virtual:all', { holder: 'a', restMs: 0 });
+    t.ok((await store.takeLease('virtual:all', claimOf('c'))) > 0, 'and cannot end it any more');
+    await store.endLease('virtual:all', { holder: 'a', restMs: LONG_MS });
+    t.ok(
+      (await store.takeLease('virtual:all', claimOf('c', { isUrgent: true }))) > 0,
+      'nor let it rest',
+    );
+    await other.endLease('virtual:all', { holder: 'b', restMs: 0 });
+    await other.close();
+  });
+
+  await check('a lease at rest is kept from others, but not urgent ones', async (t, store) => {
+    await store.takeLease('virtual:all', claimOf('a'));
+    const urgent = claimOf('b', { isUrgent: true });
+    t.ok(
+      (await store.takeLease('virtual:all', urgent)) > 0,
+      'while it is busy it is nobody else’s',
+    );
+    await store.endLease('virtual:all', { holder: 'a', restMs: LONG_MS / 2 });
+    const leftMs = await store.takeLease('virtual:all', claimOf('b'));
+    t.ok(leftMs > 0 && leftMs <= LONG_MS / 2);
+    t.equal(await store.takeLease('virtual:all', claimOf('a')), 0, 'who let it rest may go on');
+    t.ok((await store.takeLease('virtual:all', urgent)) > 0, 'and then it is busy again');
+    await store.endLease('virtual:all', { holder: 'a', restMs: LONG_MS / 2 });
+    t.equal(await store.takeLease('virtual:all', urgent), 0);
+    t.ok((await store.takeLease('virtual:all', claimOf('a'))) > 0);
+    await store.endLease('virtual:all', { holder: 'b', restMs: 0 });
+  });
+
+  await check('a lease has rested when its time is over', async (t, store, backing) => {
+    await store.takeLease('virtual:all', claimOf('a'));
+    await store.endLease('virtual:all', { holder: 'a', restMs: 30 });
+    await takeInTheEnd(store, backing, claimOf('b'));
+    t.ok((await store.takeLease('virtual:all', claimOf('a'))) > 0);
+    await store.endLease('virtual:all', { holder: 'b', restMs: 0 });
+  });
+
+  await check('to end what one does not have makes nothing', async (t, store) => {
+    await store.endLease('virtual:all', { holder: 'a', restMs: LONG_MS });
+    t.equal(await store.takeLease('virtual:all', claimOf('b')), 0);
+    await store.endLease('virtual:all', { holder: 'b', restMs: 0 });
+    await store.endLease('virtual:all', { holder: 'b', restMs: LONG_MS });
+    t.equal(await store.takeLease('virtual:all', claimOf('c')), 0);
+    await store.endLease('virtual:all', { holder: 'c', restMs: 0 });
+  });
+
+  await check('a lease and a document of one key know nothing of each other', async (t, store) => {
+    await store.takeLease('virtual:all', claimOf('a'));
+    t.equal(await store.get('virtual:all'), null);
+    t.strictSame(await store.keys(''), []);
+    t.equal((await store.set('virtual:all', 1, { expected: 0 }))?.generation, 1);
+    await store.remove('virtual:all');
+    t.ok((await store.takeLease('virtual:all', claimOf('b'))) > 0);
+    t.equal(await store.takeLease('virtual:other', claimOf('b')), 0);
+    t.equal(await store.takeLease('virtual:all/x', claimOf('b')), 0);
+    for (const key of ['virtual:other', 'virtual:all/x'])
+      await store.endLease(key, { holder: 'b', restMs: 0 });
+    await store.endLease('virtual:all', { holder: 'a', restMs: 0 });
+  });
+
+  await check('a holder may have any name, and a lease the longest key', async (t, store) => {
+    const key = `${'m'.repeat(511)}:${'n'.repeat(512)}`;
+    for (const holder of ['', 'pod:8080/1', 'rest:a', 'é "\n\0', 'x'.repeat(300)]) {
+      t.equal(await store.takeLease(key, claimOf(holder)), 0);
+      t.equal(await store.takeLease(key, claimOf(holder)), 0);
+      t.ok((await store.takeLease(key, claimOf(`${holder}x`))) > 0);
+      await store.endLease(key, { holder, restMs: 0 });
+    }
   });
 }

@@ -10,13 +10,14 @@ import { createLogger, type Logger } from '../../src/logger.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type { IndexEngine } from '../../src/refresh/index-engine.ts';
 import { type CachedRemote, MemberCache } from '../../src/refresh/member-cache.ts';
+import { Replicas } from '../../src/refresh/replicas.ts';
 import type { Snapshot, SnapshotPart, VirtualStatus } from '../../src/refresh/snapshot.ts';
 import { SnapshotStore } from '../../src/refresh/snapshot-store.ts';
 import { VirtualRefresher } from '../../src/refresh/virtual-refresher.ts';
 import { createEmbeddedStateStore } from '../../src/storage/embedded-state-store.ts';
 import { createFilesystemObjectStore } from '../../src/storage/filesystem-object-store.ts';
 import type { ObjectStore } from '../../src/storage/object-store.ts';
-import type { StateStore } from '../../src/storage/state-store.ts';
+import type { JsonValue, StateStore } from '../../src/storage/state-store.ts';
 import type { Upstream } from '../../src/upstream/upstream.ts';
 import { createUpstream } from '../../src/upstream/upstream-client.ts';
 import { FakeClock } from './fake-clock.ts';
@@ -25,6 +26,10 @@ import { type ScriptedUpstream, startScriptedUpstream } from './scripted-upstrea
 
 /** The TTL of a member that does not say another. */
 export const TTL_MS = 3_600_000;
+
+/** How often replicas look for what they have not been told, and how long they may be silent. */
+export const POLL_MS = 5_000;
+export const LEASE_MS = 15_000;
 
 export interface MemberOptions {
   /** Where its `index.yaml` is on the scripted upstream; its name where it is left out. */
@@ -58,6 +63,8 @@ export interface PartsOptions {
   readonly rebuildTimeoutMs?: number;
   /** For snapshots; a gigabyte where it is left out. */
   readonly maxMemoryBytes?: number;
+  /** The published one included; 2 where it is left out. */
+  readonly keepRevisions?: number;
   /** Nothing where it is left out. */
   readonly collectGarbage?: () => void;
   readonly random?: () => number;
@@ -80,6 +87,8 @@ export interface Parts {
   readonly cache: MemberCache;
   readonly objects: ObjectStore;
   readonly state: StateStore;
+  /** Not started. */
+  readonly replicas: Replicas;
   readonly metrics: Metrics;
   readonly calls: { readonly prepareMember: number; readonly mergeYaml: number };
   virtual(name?: string): VirtualRefresher;
@@ -92,6 +101,52 @@ export interface Parts {
   /** The keys of all objects. */
   keys(): Promise<readonly string[]>;
   close(): Promise<void>;
+}
+
+/** What replicas tell each other, where their state stores cannot carry it. */
+export interface MessageBus {
+  /** All that was announced, whether it came through or not. */
+  readonly messages: readonly JsonValue[];
+  /** Whether messages get lost. */
+  isCut: boolean;
+  /** Whether nothing can be announced at all. */
+  isFailing: boolean;
+  readonly wrap: (store: StateStore) => StateStore;
+}
+
+/** Carries announcements between the stores that it wraps; each comes in a turn of its own. */
+export function createMessageBus(): MessageBus {
+  const listeners = new Set<(message: JsonValue) => void>();
+  const messages: JsonValue[] = [];
+  const bus = {
+    messages,
+    isCut: false,
+    isFailing: false,
+    wrap: (store: StateStore): StateStore => ({
+      ...store,
+      async announce(message) {
+        if (bus.isFailing) throw new Error('no network');
+        messages.push(message);
+        if (bus.isCut) return;
+        const told = structuredClone(message);
+        for (const listener of listeners) {
+          setImmediate(() => {
+            if (listeners.has(listener)) listener(told);
+          });
+        }
+      },
+      listen(listener) {
+        listeners.add(listener);
+        return { stop: () => void listeners.delete(listener) };
+      },
+    }),
+  };
+  return bus;
+}
+
+/** Lets whatever is under way go on until it has come to something. */
+export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await isSo())) await new Promise<void>((resolve) => setImmediate(resolve));
 }
 
 export function recordLog(): {
@@ -178,8 +233,10 @@ export function createParts(options: PartsOptions): Parts {
   const store = new SnapshotStore({
     ...shared,
     maxMemoryBytes: options.maxMemoryBytes ?? 2 ** 30,
+    keepRevisions: options.keepRevisions ?? 2,
     collectGarbage: options.collectGarbage ?? (() => {}),
   });
+  const replicas = new Replicas({ ...shared, random, pollMs: POLL_MS, leaseMs: LEASE_MS });
   const virtuals = new Map(
     names.map(([name, { members, urls = 'proxied', backgroundRefresh = true }]) => [
       name,
@@ -189,10 +246,12 @@ export function createParts(options: PartsOptions): Parts {
         members,
         urls,
         backgroundRefresh,
+        configDigest: [urls, ...members].join(),
         ttlMs: Math.min(...members.map((member) => remotes.get(member)!.ttlMs)),
         rebuildTimeoutMs: options.rebuildTimeoutMs ?? 60_000,
         cache,
         store,
+        replicas,
         random,
       }),
     ]),
@@ -201,6 +260,7 @@ export function createParts(options: PartsOptions): Parts {
   const close = async (): Promise<void> => {
     const closed = [...virtuals.values()].map((virtual) => virtual.close());
     cache.close();
+    await replicas.close();
     await Promise.all(closed);
     await client.close();
     await store.close();
@@ -214,6 +274,7 @@ export function createParts(options: PartsOptions): Parts {
     cache,
     objects,
     state,
+    replicas,
     metrics,
     calls,
     virtual: (name = names[0]![0]) => virtuals.get(name)!,

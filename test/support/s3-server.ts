@@ -3,9 +3,12 @@
  * its own.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { access, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createServer } from 'node:tls';
 import type { Test } from 'tap';
 import { endProcess, findPort, untilSaid } from './real-process.ts';
 
@@ -129,4 +132,39 @@ async function untilListening(
   other.resume();
   // Both name their address once their sockets are open.
   return untilSaid(input, (line) => line.includes(`http://127.0.0.1:${port}`));
+}
+
+/** Ends TLS before a server on 127.0.0.1, as gateways do; until the test ends. Where it listens. */
+export async function startTlsFront(
+  t: Test,
+  options: { readonly endpoint: string; readonly key: string; readonly cert: string },
+): Promise<string> {
+  const { endpoint, key, cert } = options;
+  const behind = Number(new URL(endpoint).port);
+  const sockets = new Set<Socket>();
+  const front = createServer({ key, cert }, (socket) => {
+    const server = connect({ host: '127.0.0.1', port: behind });
+    for (const [one, other] of [
+      [socket, server],
+      [server, socket],
+    ] as const) {
+      sockets.add(one);
+      one.pipe(other);
+      one.on('error', () => other.destroy());
+      one.on('close', () => {
+        sockets.delete(one);
+        other.destroy();
+      });
+    }
+  });
+  // Who does not trust the certificate hangs up.
+  front.on('tlsClientError', () => {});
+  front.listen({ host: '127.0.0.1', port: 0 });
+  await once(front, 'listening');
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    front.close();
+  });
+  const { port } = front.address() as AddressInfo;
+  return `https://127.0.0.1:${port}`;
 }

@@ -26,7 +26,7 @@ export interface Fixture {
 /** Starts a server and a client; both are gone when the test ends. */
 export async function createFixture(
   t: Test,
-  options: Pick<UpstreamOptions, 'lookup' | 'memory'> = {},
+  options: Pick<UpstreamOptions, 'lookup' | 'memory' | 'metrics'> = {},
 ): Promise<Fixture> {
   const server = await startScriptedUpstream();
   const clock = new FakeClock();
